@@ -1,0 +1,248 @@
+"""Settings: frozen, validated, and with a fingerprint that says whether two results may be combined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emolib.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """The base of all settings: immutable, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MfccConfig(Settings):
+    """How a signal becomes MFCCs.
+
+    The fields have the names and the meaning of `librosa.feature.melspectrogram` and `librosa.power_to_db`;
+    frequencies are in Hz, lengths in samples. ``feature_version`` is raised whenever the numbers change.
+    """
+
+    kind: Literal["mfcc"] = "mfcc"
+    sampling_rate: int = Field(ge=1000, le=192_000)
+    n_fft: int = Field(ge=16)
+    hop_length: int = Field(ge=1)
+    n_mels: int = Field(ge=1)
+    n_mfcc: int = Field(ge=1)
+    fmin: float = Field(default=0.0, ge=0)
+    fmax: float | None = None
+    center: bool = False
+    amin: float = Field(default=1e-10, gt=0)
+    top_db: float | None = Field(default=None, gt=0)
+    feature_version: int = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MfccConfig:
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc is {self.n_mfcc}, expected at most n_mels = {self.n_mels}")
+        if not self.fmin < self.highest_frequency <= self.sampling_rate / 2:
+            raise ValueError(f"fmax is {self.fmax} Hz, expected above fmin = {self.fmin} and at most half the rate")
+        return self
+
+    @property
+    def highest_frequency(self) -> float:
+        """The upper edge of the mel bank in Hz: ``fmax``, or half the sampling rate."""
+        return self.sampling_rate / 2 if self.fmax is None else self.fmax
+
+
+# One of several kinds, told apart by `kind`. A new kind is a class beside MfccConfig, joined here, and a function in
+# emolib/features for which `windows.signal_features` looks.
+FeatureConfig: TypeAlias = MfccConfig
+_FEATURE_KINDS: dict[str, type[FeatureConfig]] = {"mfcc": MfccConfig}
+
+
+def feature_config(settings: Mapping[str, Any]) -> FeatureConfig:
+    """Return stored feature settings as the class of their kind.
+
+    Raises
+    ------
+    SettingsError
+        If the kind is unknown or a value is not valid.
+
+    Examples
+    --------
+    >>> feature_config(dict(kind="mfcc", sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40, n_mfcc=20)).n_mfcc
+    20
+    """
+    kind = settings.get("kind")
+    if kind not in _FEATURE_KINDS:
+        raise SettingsError(f"features of kind {kind!r} found, expected one of {', '.join(_FEATURE_KINDS)}")
+    return parse(_FEATURE_KINDS[kind], settings)
+
+
+class WindowConfig(Settings):
+    """How a signal is cut into the windows that the model sees.
+
+    Parameters
+    ----------
+    duration_s
+        Length of a window in seconds.
+    hop_s
+        Distance between the starts of two windows in seconds; None: a recording has one window, its first.
+    pad
+        What fills up a window that is longer than its sound: zeros or the median of the recording.
+    """
+
+    duration_s: float = Field(gt=0)
+    hop_s: float | None = Field(default=None, gt=0)
+    pad: Literal["zero", "median"] = "zero"
+
+
+class Profile(Settings):
+    """A named choice of features and windows.
+
+    ``max_duration_s`` makes longer clips of a corpus `length_outlier`; None keeps them all.
+    """
+
+    name: str
+    features: FeatureConfig
+    windows: WindowConfig
+    max_duration_s: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The feature fingerprint: two stores with the same one hold comparable numbers."""
+        return fingerprint(self.fingerprinted())
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """Return the settings that change the numbers of a row: not the name, not the hop between windows."""
+        return {
+            "features": self.features.model_dump(mode="json"),
+            "windows": self.windows.model_dump(mode="json", include={"duration_s", "pad"}),
+        }
+
+
+# 120,772 samples at 44.1 kHz are the mean length of the article's clips; they give its 236 centred frames.
+ARTICLE = Profile(
+    name="article",
+    features=MfccConfig(
+        sampling_rate=44_100, n_fft=2048, hop_length=512, n_mels=128, n_mfcc=20, center=True, top_db=80.0
+    ),
+    windows=WindowConfig(duration_s=120_772 / 44_100, pad="median"),
+    max_duration_s=7.0,
+)
+# 32 ms frames every 16 ms; the floor lies under the noise of an 8-bit telephone channel, so that digital silence and
+# line noise do not lie 70 dB apart. 4 s hold most clips of the corpora whole.
+TELEPHONE = Profile(
+    name="telephone",
+    features=MfccConfig(sampling_rate=8000, n_fft=256, hop_length=128, n_mels=40, n_mfcc=20, fmin=100.0, amin=1e-7),
+    windows=WindowConfig(duration_s=4.0, hop_s=2.0),
+)
+WIDEBAND = Profile(
+    name="wideband",
+    features=MfccConfig(sampling_rate=16_000, n_fft=512, hop_length=256, n_mels=64, n_mfcc=20, fmin=50.0, amin=1e-7),
+    windows=WindowConfig(duration_s=4.0, hop_s=2.0),
+)
+PROFILES = {profile.name: profile for profile in (TELEPHONE, WIDEBAND, ARTICLE)}
+
+
+def profile(name: str) -> Profile:
+    """Return a profile by its name.
+
+    Raises
+    ------
+    SettingsError
+        If there is no profile of that name.
+    """
+    if name not in PROFILES:
+        raise SettingsError(f"profile {name!r} found, expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+Role: TypeAlias = Literal["agent", "customer", "mixed"]
+
+
+class ScoringConfig(Settings):
+    """What changes the rows of a prediction beside the features and the model.
+
+    Parameters
+    ----------
+    hop_s
+        Distance between the starts of two windows in seconds; None takes the model's own.
+    channels
+        Role of each 0-based channel; empty: roles are not known.
+    roles
+        The roles that are scored; empty: customers once roles are known, everybody before.
+    min_level_dbfs
+        A window whose RMS level lies below is silence and is not scored.
+    expose_gender
+        Keep the gender in the labels of a task that has it (`emotion2`).
+    """
+
+    hop_s: float | None = Field(default=None, gt=0)
+    channels: dict[int, Role] = {}
+    roles: tuple[Role, ...] = ()
+    min_level_dbfs: float = Field(default=-60.0, le=0)
+    expose_gender: bool = False
+
+    @property
+    def scored_roles(self) -> tuple[Role, ...] | None:
+        """The roles to score, or None where roles are not known and every channel is scored."""
+        if not self.channels:
+            return None
+        return self.roles or ("customer",)
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def parse(cls: type[_S], values: Mapping[str, Any]) -> _S:
+    """Validate stored or typed values as settings of a class.
+
+    Raises
+    ------
+    SettingsError
+        If a value is missing, unknown or not valid; one line that names each.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or cls.__name__}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"settings are not valid: {wrong}") from error
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Return 64 bits of a hash over settings, as hex; equal settings give equal fingerprints on every machine.
+
+    Examples
+    --------
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Say in one line where two nested settings differ, or an empty string where they do not.
+
+    Examples
+    --------
+    >>> differences({"features": {"n_mfcc": 40}}, {"features": {"n_mfcc": 20}})
+    'features.n_mfcc is 40, expected 20'
+    """
+    flat_found, flat_expected = dict(_flat(found)), dict(_flat(expected))
+    names = sorted(flat_found.keys() | flat_expected.keys())
+    return "; ".join(
+        f"{name} is {flat_found.get(name, 'absent')}, expected {flat_expected.get(name, 'absent')}"
+        for name in names
+        if flat_found.get(name, _ABSENT) != flat_expected.get(name, _ABSENT)
+    )
+
+
+_ABSENT = object()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,63 @@
+"""Paths and fsspec URLs behind one door, and writes that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from upath import UPath
+
+AnyPath: TypeAlias = str | os.PathLike[str]
+
+
+def resolve(path: AnyPath) -> UPath:
+    """Return a path or an fsspec URL (``s3://…``) as a pathlib-like object.
+
+    Examples
+    --------
+    >>> resolve("/archive") / "2024" / "a.wav"
+    PosixUPath('/archive/2024/a.wav')
+    """
+    found = UPath(path)
+    return UPath(found.path).expanduser() if is_local(found) else found
+
+
+def is_local(path: UPath) -> bool:
+    """Return whether a path lies on a file system of this machine."""
+    return path.protocol in ("", "file", "local")
+
+
+def write_bytes(path: AnyPath, data: bytes) -> None:
+    """Write a file whole: a reader, or a restart after a crash, sees all of it or none.
+
+    On a local disk the bytes go under a dot-name, are synced and renamed; on an object store one PUT does the same.
+    """
+    target = resolve(path)
+    if not is_local(target):
+        target.write_bytes(data)
+        return
+    place = Path(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{uuid4().hex[:8]}.partial")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: AnyPath, value: Mapping[str, Any]) -> None:
+    """Write a mapping as indented JSON, whole (see `write_bytes`)."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: AnyPath) -> Any:
+    """Read a JSON file."""
+    return json.loads(resolve(path).read_text(encoding="utf-8"))
