@@ -40,7 +40,7 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
     if not is_local(target):
         target.write_bytes(data)
         return
-    place = Path(target)
+    place = Path(target.path)
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{uuid4().hex[:8]}.partial")
     try:
