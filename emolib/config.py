@@ -83,14 +83,14 @@ class WindowConfig(Settings):
     Parameters
     ----------
     duration_s
-        Length of a window in seconds.
+        Length of a window in seconds, at least 0.4: shorter sound is not judged.
     hop_s
         Distance between the starts of two windows in seconds; None: a recording has one window, its first.
     pad
         What fills up a window that is longer than its sound: zeros or the median of the recording.
     """
 
-    duration_s: float = Field(gt=0)
+    duration_s: float = Field(ge=0.4)
     hop_s: float | None = Field(default=None, gt=0)
     pad: Literal["zero", "median"] = "zero"
 

@@ -1,0 +1,86 @@
+"""Windows: which there are, and that sharing frames changes no number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emolib.config import ARTICLE, PROFILES, TELEPHONE, WindowConfig
+from emolib.errors import SettingsError
+from emolib.features import mfcc
+from emolib.features.windows import window_shape, window_spans, windowed_features
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    samples=st.integers(0, 3000),
+    length=st.integers(40, 500),
+    hop=st.none() | st.integers(1, 600),
+)
+def test_spans_follow_the_rule(samples: int, length: int, hop: int | None) -> None:
+    rate = 100
+    windows = WindowConfig(duration_s=length / rate, hop_s=None if hop is None else hop / rate)
+    spans = window_spans(samples, sampling_rate=rate, windows=windows)
+    expected, heard, start = [], 0, 0
+    while samples >= 40:
+        end = min(start + length, samples)
+        if expected and end - max(heard, start) < min(40, hop or 40):
+            break
+        expected.append([start, end])
+        if hop is None:
+            break
+        heard, start = end, start + hop
+    assert spans.tolist() == expected
+
+
+def test_shared_frames_are_those_of_a_window_alone() -> None:
+    rng = np.random.default_rng(5)
+    signal = (0.1 * rng.standard_normal(8000 * 13)).astype(np.float32)
+    found = windowed_features(signal, features=TELEPHONE.features, windows=TELEPHONE.windows)
+    for row, start_s in enumerate(found.start_s):
+        start = round(start_s * 8000)
+        clip = signal[start : start + 32_000]
+        clip = np.pad(clip, (0, 32_000 - clip.size))
+        np.testing.assert_array_equal(found.features[row], mfcc(clip, config=TELEPHONE.features))
+    assert found.end_s[-1] == 13.0
+    assert found.valid_frames.tolist() == [249, 249, 249, 249, 249, 188]
+
+
+def test_the_article_cuts_at_its_length_and_pads_with_the_median() -> None:
+    rng = np.random.default_rng(6)
+    long = (0.1 * rng.standard_normal(200_000) + 0.05).astype(np.float32)
+    settings = {"features": ARTICLE.features, "windows": ARTICLE.windows}
+    cut = windowed_features(long, **settings)
+    np.testing.assert_array_equal(cut.features[0], mfcc(long[:120_772], config=ARTICLE.features))
+    short = long[:100_000]
+    padded = np.concatenate([short, np.full(20_772, np.median(short), np.float32)])
+    filled = windowed_features(short, **settings)
+    np.testing.assert_array_equal(filled.features[0], mfcc(padded, config=ARTICLE.features))
+    assert filled.valid_frames.tolist() == [196]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_shapes_are_those_of_the_profile(name: str) -> None:
+    profile = PROFILES[name]
+    signal = np.zeros(3 * profile.features.sampling_rate, np.float32)
+    found = windowed_features(signal, features=profile.features, windows=profile.windows)
+    assert found.features.shape[1:] == window_shape(profile.features, profile.windows)
+    assert found.features.dtype == np.float32
+
+
+def test_too_short_has_no_window_and_a_window_of_it_is_padded_from_there_on() -> None:
+    settings = {"features": TELEPHONE.features, "windows": TELEPHONE.windows}
+    assert len(windowed_features(np.zeros(3199, np.float32), **settings).features) == 0
+    assert len(windowed_features(np.zeros(3200, np.float32), **settings).features) == 1
+
+
+def test_settings_that_do_not_fit_the_frames_are_refused() -> None:
+    for windows in (
+        WindowConfig(duration_s=4.0, hop_s=2.01),
+        WindowConfig(duration_s=4.00001, hop_s=2.0),
+        WindowConfig(duration_s=4.0, hop_s=0.01),
+    ):
+        with pytest.raises(SettingsError, match="expected"):
+            window_shape(TELEPHONE.features, windows)
