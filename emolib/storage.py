@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from upath import UPath
 
-AnyPath: TypeAlias = str | os.PathLike[str]
+AnyPath: TypeAlias = str | os.PathLike[str] | UPath
 
 
 def resolve(path: AnyPath) -> UPath:

@@ -1,0 +1,179 @@
+"""From utterances to the rows of a feature store: probe, plan, and fill one shard."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from emolib.config import Profile
+from emolib.errors import AudioError, Code
+from emolib.features.store import FeatureStore
+from emolib.features.windows import Windows, window_spans, windowed_features
+from emolib.sound import audio
+from emolib.storage import AnyPath, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a look at a clip's header and bytes says.
+
+    Attributes
+    ----------
+    frames, sampling_rate
+        Length in samples per channel at the clip's own rate in Hz; zero where it can't be read.
+    content_hash
+        Hash of the file's bytes: the same recording under two names must not sit in training and test.
+    code, message
+        OK, or why the clip can't be used.
+    """
+
+    uri: str
+    frames: int = 0
+    sampling_rate: int = 0
+    content_hash: str | None = None
+    code: Code = Code.OK
+    message: str | None = None
+
+
+def probe_clip(uri: str) -> Probe:
+    """Look at one clip; a bad one is a probe with a code, never an error."""
+    try:
+        info = audio.probe(uri)
+        # A header that does not say how long the clip is: only decoding tells.
+        frames = audio.read(uri).signal.shape[1] if info.frames is None else info.frames
+        content = hashlib.blake2b(resolve(uri).read_bytes(), digest_size=16).hexdigest()
+    except AudioError as error:
+        return Probe(uri, code=error.code, message=error.message)
+    except OSError as error:
+        return Probe(uri, code=Code.UNREADABLE, message=str(error))
+    return Probe(uri, frames, info.sampling_rate, content)
+
+
+def plan_windows(utterances: pd.DataFrame, probes: Sequence[Probe], *, profile: Profile, seed: int = 0) -> pd.DataFrame:
+    """Decide which rows a store will have.
+
+    The order is a seeded shuffle of utterances, so that any shard is a fair sample; the windows of an utterance stay
+    together. An utterance that can't be used has one row, with its code.
+
+    Parameters
+    ----------
+    utterances
+        As `emolib.corpora.read` returns them.
+    probes
+        One for each utterance, in the same order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per window, the columns of `emolib.features.store.WINDOWS_SCHEMA`.
+    """
+    order = np.random.default_rng(seed).permutation(len(utterances))
+    rows = []
+    records = utterances.to_dict("records")
+    for number in order:
+        utterance, probe = records[number], probes[number]
+        code, message = _verdict(Code(utterance["code"]), probe, profile)
+        spans = _spans(probe, profile) if code is Code.OK else np.zeros((1, 2))
+        for window, (start_s, end_s) in enumerate(spans):
+            rows.append(
+                {
+                    **{name: utterance[name] for name in ("utterance_id", "corpus", "speaker", "gender", "emotion")},
+                    "window": window,
+                    "uri": probe.uri,
+                    "channel": None,
+                    "start_s": start_s,
+                    "end_s": end_s,
+                    "variant": "clean",
+                    "content_hash": probe.content_hash,
+                    "code": code.value,
+                    "message": message,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _verdict(listed: Code, probe: Probe, profile: Profile) -> tuple[Code, str | None]:
+    """Return what is known of an utterance before it is decoded."""
+    if listed is not Code.OK:
+        return listed, "the corpus holds this utterance under the same name already"
+    if probe.code is not Code.OK:
+        return probe.code, probe.message
+    duration_s = probe.frames / probe.sampling_rate
+    if profile.max_duration_s is not None and duration_s > profile.max_duration_s:
+        return Code.LENGTH_OUTLIER, f"{duration_s:.1f} s long, expected at most {profile.max_duration_s} s"
+    if not len(_spans(probe, profile)):
+        return Code.TOO_SHORT, f"{duration_s:.3f} s long, expected at least 0.4 s"
+    return Code.OK, None
+
+
+def _spans(probe: Probe, profile: Profile) -> np.ndarray:
+    """Return start and end in seconds of each window of a clip, shape ``(window, 2)``."""
+    rate = profile.features.sampling_rate
+    samples = audio.resampled_length(probe.frames, probe.sampling_rate, rate)
+    return window_spans(samples, sampling_rate=rate, windows=profile.windows) / rate
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What filling a shard came to: small numbers for the driver.
+
+    Attributes
+    ----------
+    rows
+        Number of rows by code.
+    audio_s
+        Seconds of sound that were decoded.
+    notes
+        One line for each clip whose sound was not what the plan expected.
+    """
+
+    shard: int
+    rows: dict[str, int]
+    audio_s: float
+    notes: tuple[str, ...]
+
+
+def extract_shard(store: AnyPath, shard: int) -> ShardResult:
+    """Compute and write all rows of one shard of a store; may run twice without harm."""
+    opened = FeatureStore.open(store)
+    profile, planned = opened.profile, opened.shard_windows(shard).to_dict("records")
+    features = np.zeros((len(planned), *opened.shape[1:]), np.float32)
+    valid_frames = np.zeros(len(planned), np.int32)
+    codes = [Code(row["code"]) for row in planned]
+    audio_s, notes = 0.0, []
+    usable = [number for number, code in enumerate(codes) if code is Code.OK]
+    for utterance_id, group in itertools.groupby(usable, key=lambda number: planned[number]["utterance_id"]):
+        rows = list(group)
+        try:
+            clip = audio.read(planned[rows[0]]["uri"], sampling_rate=profile.features.sampling_rate)
+        except AudioError as error:
+            notes.append(f"{utterance_id}: {error}")
+            for row in rows:
+                codes[row] = error.code
+            continue
+        audio_s += clip.decoded_s
+        found = windowed_features(clip.signal.mean(axis=0), features=profile.features, windows=profile.windows)
+        for row in rows:
+            window = planned[row]["window"]
+            if window < len(found.features):
+                features[row], valid_frames[row] = found.features[window], found.valid_frames[window]
+                codes[row] = clip.code
+            else:
+                codes[row] = Code.TOO_SHORT
+        promised_s = planned[rows[-1]]["end_s"]
+        if clip.code is not Code.OK:
+            notes.append(f"{utterance_id}: {clip.code}: {clip.message}")
+        elif abs(_end_s(found, planned[rows[-1]]["window"]) - promised_s) > 0.01:
+            notes.append(f"{utterance_id}: decoded to {clip.decoded_s:.2f} s, other than its header promised")
+    opened.write_shard(shard, features, valid_frames, np.array([code.status for code in codes]))
+    return ShardResult(shard, dict(Counter(code.value for code in codes)), audio_s, tuple(notes))
+
+
+def _end_s(found: Windows, window: int) -> float:
+    return float(found.end_s[window]) if window < len(found.end_s) else 0.0

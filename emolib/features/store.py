@@ -1,0 +1,304 @@
+"""The feature store: the only module that knows Zarr.
+
+A store ``S.zarr`` is a Zarr v3 group with one row per window; ``S.windows.parquet`` beside it says what each row is.
+The rows are fixed when the store is created. A shard of rows is then filled by one task that nobody else shares, its
+``status`` last, so ``status`` is at once validity mask, failure record and journal of what is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+from upath import UPath
+
+from emolib.config import Profile, parse
+from emolib.errors import SettingsError
+from emolib.features.windows import window_shape
+from emolib.storage import AnyPath, is_local, resolve, write_bytes
+
+KIND = "emolib.features"
+SCHEMA_VERSION = 1
+
+# What stands beside each row; `window` counts the windows of an utterance, `code` is what the plan knows already.
+WINDOWS_SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("window", pa.int32(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("gender", pa.string()),
+        pa.field("emotion", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("channel", pa.int8()),  # null: the channels mixed to one
+        pa.field("start_s", pa.float64(), nullable=False),
+        pa.field("end_s", pa.float64(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+        pa.field("content_hash", pa.string()),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("message", pa.string()),
+    ]
+)
+
+# Rows of a shard, the unit of writing (5 MB of features at 4 s), and of a chunk, the unit of reading.
+_SHARD_WINDOWS = 256
+_CHUNK_WINDOWS = 32
+
+
+class FeatureStore:
+    """A store of features, opened.
+
+    Attributes
+    ----------
+    path
+        The Zarr group.
+    profile
+        The settings that its rows were computed with.
+
+    Examples
+    --------
+    >>> from emolib.config import TELEPHONE
+    >>> rows = pd.DataFrame([dict(
+    ...     utterance_id="a", window=0, corpus="c", speaker="s", gender=None, emotion="sad", uri="a.wav", channel=None,
+    ...     start_s=0.0, end_s=4.0, variant="clean", content_hash="0", code="ok", message=None)])
+    >>> store = FeatureStore.create("memory://doctest/S.zarr", profile=TELEPHONE, windows=rows)
+    >>> store.write_shard(0, np.ones((1, 249, 20), np.float32), np.array([249]), np.array([1]))
+    >>> FeatureStore.open("memory://doctest/S.zarr").status().tolist()
+    [1]
+    """
+
+    def __init__(self, path: UPath, group: zarr.Group, profile: Profile) -> None:
+        self.path = path
+        self.profile = profile
+        self._group = group
+
+    @classmethod
+    def create(
+        cls,
+        path: AnyPath,
+        *,
+        profile: Profile,
+        windows: pd.DataFrame,
+        shard_windows: int = _SHARD_WINDOWS,
+        chunk_windows: int = _CHUNK_WINDOWS,
+    ) -> FeatureStore:
+        """Lay out a store for planned windows, every row pending.
+
+        What an interrupted `create` left behind is replaced.
+
+        Parameters
+        ----------
+        windows
+            One row per window, with the columns of `WINDOWS_SCHEMA`.
+        shard_windows, chunk_windows
+            Rows of a shard, and of a chunk in it.
+
+        Raises
+        ------
+        SettingsError
+            If something else lies at the path.
+        """
+        path = resolve(path)
+        left = _read_group(path)
+        litter = left is not None and left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        if not litter and (path.exists() or windows_path(path).exists()):
+            raise SettingsError(
+                f"{path} exists, expected a new path: continue it with --resume, or name another --store"
+            )
+        rows, (frames, coefficients) = len(windows), window_shape(profile.features, profile.windows)
+        group = zarr.open_group(_zarr_store(path), mode="w", zarr_format=3)
+        group.attrs.update(
+            {
+                "kind": KIND,
+                "schema_version": SCHEMA_VERSION,
+                "settings": profile.model_dump(mode="json"),
+                "fingerprint": profile.fingerprint,
+                "versions": {name: version(name) for name in ("emolib", "numpy", "scipy", "soxr", "soundfile", "zarr")},
+                "shard_windows": shard_windows,
+                "planned": False,
+                "complete": False,
+            }
+        )
+        group.create_array(
+            "features",
+            shape=(rows, frames, coefficients),
+            shards=(shard_windows, frames, coefficients),
+            chunks=(chunk_windows, frames, coefficients),
+            dtype="float32",
+            fill_value=0.0,
+            dimension_names=("window", "frame", "coefficient"),
+        )
+        for name, dtype in (("valid_frames", "int32"), ("status", "uint8")):
+            group.create_array(
+                name,
+                shape=(rows,),
+                chunks=(shard_windows,),
+                dtype=dtype,
+                fill_value=0,
+                dimension_names=("window",),
+            )
+        table = pa.Table.from_pandas(windows, schema=WINDOWS_SCHEMA, preserve_index=False)
+        group.attrs.update({"windows_hash": _write_windows(path, table, shard_windows), "planned": True})
+        return cls(path, group, profile)
+
+    @classmethod
+    def open(cls, path: AnyPath) -> FeatureStore:
+        """Open a store that `create` has laid out.
+
+        Raises
+        ------
+        SettingsError
+            If there is none, or it is of another schema.
+        """
+        path = resolve(path)
+        group = _read_group(path)
+        if group is None:
+            raise SettingsError(f"no feature store found at {path}, expected one that `emolib extract` wrote")
+        found = group.attrs.asdict()
+        if found.get("kind") != KIND:
+            raise SettingsError(f"{path} is a Zarr group, but no feature store of emolib; expected kind {KIND!r}")
+        if found.get("schema_version") != SCHEMA_VERSION:
+            raise SettingsError(
+                f"{path} has schema version {found.get('schema_version')}, expected {SCHEMA_VERSION}: extract it anew"
+            )
+        if not found.get("planned"):
+            raise SettingsError(f"{path} was interrupted while it was planned: run the same `emolib extract` again")
+        return cls(path, group, parse(Profile, found["settings"]))
+
+    @property
+    def fingerprint(self) -> str:
+        """The feature fingerprint of its settings."""
+        return str(self._group.attrs["fingerprint"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has its outcome."""
+        return bool(self._group.attrs["complete"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Its ``(window, frame, coefficient)``."""
+        window, frame, coefficient = self._array("features").shape
+        return window, frame, coefficient
+
+    @property
+    def shards(self) -> list[tuple[int, int]]:
+        """First row, and row after the last, of each shard."""
+        rows, size = self.shape[0], int(self._attribute("shard_windows"))
+        return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+    @property
+    def windows(self) -> pd.DataFrame:
+        """What each row is: the columns of `WINDOWS_SCHEMA`.
+
+        Raises
+        ------
+        SettingsError
+            If the table beside the store is missing or not the one that the store was made with.
+        """
+        table = windows_path(self.path)
+        if not table.exists():
+            raise SettingsError(f"{table} is missing, expected it beside {self.path}: copy both together")
+        data = table.read_bytes()
+        if _hash(data) != self._attribute("windows_hash"):
+            raise SettingsError(f"{table} is not the table that {self.path} was made with: copy both together")
+        return pq.read_table(io.BytesIO(data)).to_pandas()
+
+    def shard_windows(self, shard: int) -> pd.DataFrame:
+        """Return what the rows of one shard are, without reading the whole table."""
+        with windows_path(self.path).open("rb") as handle:
+            return pq.ParquetFile(handle).read_row_group(shard).to_pandas()
+
+    def status(self) -> NDArray[np.uint8]:
+        """Return the outcome of each row, shape ``(window,)``: 0 pending, else a `Code.status`."""
+        return np.asarray(self._array("status")[:], dtype=np.uint8)
+
+    def read(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Return features ``(window, frame, coefficient)`` and valid frames ``(window,)`` of a range of rows."""
+        features = np.asarray(self._array("features")[start:stop], dtype=np.float32)
+        return features, np.asarray(self._array("valid_frames")[start:stop], dtype=np.int32)
+
+    def write_shard(
+        self, shard: int, features: NDArray[np.float32], valid_frames: NDArray[Any], status: NDArray[Any]
+    ) -> None:
+        """Write all rows of one shard, their status last.
+
+        Raises
+        ------
+        ValueError
+            If the arrays are not exactly one shard: a write that shares a shard with another damages it silently.
+        """
+        start, stop = self.shards[shard]
+        expected = (stop - start, *self.shape[1:])
+        if features.shape != expected or not len(valid_frames) == len(status) == stop - start:
+            raise ValueError(
+                f"features {features.shape}, {len(valid_frames)} valid frames and {len(status)} statuses found for "
+                f"shard {shard}, expected {expected}"
+            )
+        if not np.all(status):
+            raise ValueError(f"pending rows found for shard {shard}, expected an outcome for each")
+        self._array("features")[start:stop] = features
+        self._array("valid_frames")[start:stop] = np.asarray(valid_frames, np.int32)
+        self._array("status")[start:stop] = np.asarray(status, np.uint8)
+
+    def finish(self) -> None:
+        """Mark the store complete, and sweep what killed writers left.
+
+        Raises
+        ------
+        ValueError
+            If a row is still pending.
+        """
+        pending = int(np.count_nonzero(self.status() == 0))
+        if pending:
+            raise ValueError(f"{pending} pending rows found in {self.path}, expected none")
+        if is_local(self.path):
+            for litter in self.path.rglob("*.partial"):
+                litter.unlink(missing_ok=True)
+        self._group.attrs["complete"] = True
+
+    def _array(self, name: str) -> zarr.Array:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _attribute(self, name: str) -> Any:
+        return self._group.attrs[name]
+
+
+def windows_path(path: AnyPath) -> UPath:
+    """Return where the table of a store lies: ``S.windows.parquet`` beside ``S.zarr``."""
+    path = resolve(path)
+    return path.with_name(path.name.removesuffix(".zarr") + ".windows.parquet")
+
+
+def _write_windows(path: UPath, table: pa.Table, rows_per_group: int) -> str:
+    """Write the table, one row group per shard so that a task reads only its own, and return its hash."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=rows_per_group, compression="zstd")
+    write_bytes(windows_path(path), buffer.getvalue())
+    return _hash(buffer.getvalue())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _zarr_store(path: UPath) -> Any:
+    return zarr.storage.LocalStore(path.path) if is_local(path) else zarr.storage.FsspecStore.from_url(str(path))
+
+
+def _read_group(path: UPath) -> zarr.Group | None:
+    """Return the group at a path, opened for reading and writing, or None where there is none."""
+    try:
+        return zarr.open_group(_zarr_store(path), mode="r+", zarr_format=3)
+    except FileNotFoundError:
+        return None
