@@ -55,6 +55,11 @@ def probe_clip(uri: str) -> Probe:
     return Probe(uri, frames, info.sampling_rate, content)
 
 
+def probe_clips(uris: Sequence[str]) -> list[Probe]:
+    """Look at several clips (see `probe_clip`)."""
+    return [probe_clip(uri) for uri in uris]
+
+
 def plan_windows(utterances: pd.DataFrame, probes: Sequence[Probe], *, profile: Profile, seed: int = 0) -> pd.DataFrame:
     """Decide which rows a store will have.
 

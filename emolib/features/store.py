@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from emolib.config import Profile, parse
-from emolib.errors import SettingsError
+from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.storage import AnyPath, is_local, resolve, write_bytes
 
@@ -149,6 +149,29 @@ class FeatureStore:
         group.attrs.update({"windows_hash": _write_windows(path, table, shard_windows), "planned": True})
         return cls(path, group, profile)
 
+    @staticmethod
+    def refuse_existing(path: AnyPath) -> None:
+        """Check that a store can be created at a path.
+
+        Raises
+        ------
+        SettingsError
+            If anything but an interrupted `create` lies there.
+        """
+        path = resolve(path)
+        left = _read_group(path)
+        litter = left is not None and left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        if not litter and (path.exists() or windows_path(path).exists()):
+            raise SettingsError(
+                f"{path} exists, expected a new path: continue it with --resume, or name another --store"
+            )
+
+    @staticmethod
+    def is_planned(path: AnyPath) -> bool:
+        """Return whether a store lies at a path and its rows are fixed, so that a run can continue it."""
+        group = _read_group(resolve(path))
+        return group is not None and group.attrs.get("kind") == KIND and bool(group.attrs.get("planned"))
+
     @classmethod
     def open(cls, path: AnyPath) -> FeatureStore:
         """Open a store that `create` has laid out.
@@ -162,7 +185,7 @@ class FeatureStore:
         group = _read_group(path)
         if group is None:
             raise SettingsError(f"no feature store found at {path}, expected one that `emolib extract` wrote")
-        found = group.attrs.asdict()
+        found: dict[str, Any] = group.attrs.asdict()
         if found.get("kind") != KIND:
             raise SettingsError(f"{path} is a Zarr group, but no feature store of emolib; expected kind {KIND!r}")
         if found.get("schema_version") != SCHEMA_VERSION:
@@ -221,6 +244,13 @@ class FeatureStore:
         """Return the outcome of each row, shape ``(window,)``: 0 pending, else a `Code.status`."""
         return np.asarray(self._array("status")[:], dtype=np.uint8)
 
+    def utterance_codes(self) -> pd.Series:
+        """Return what became of each utterance, by utterance_id: the code of its first window, or "pending"."""
+        rows, status = self.windows, self.status()
+        first = (rows["window"] == 0).to_numpy()
+        codes = [Code.from_status(number).value if number else "pending" for number in status[first].tolist()]
+        return pd.Series(codes, index=rows.loc[first, "utterance_id"], name="code")
+
     def read(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return features ``(window, frame, coefficient)`` and valid frames ``(window,)`` of a range of rows."""
         features = np.asarray(self._array("features")[start:stop], dtype=np.float32)
@@ -274,6 +304,28 @@ class FeatureStore:
         return self._group.attrs[name]
 
 
+def verify(store: FeatureStore) -> list[str]:
+    """Return what is wrong with a store, one line each: nothing where every row has its outcome and its numbers."""
+    problems, status, rows = [], store.status(), store.windows
+    if len(rows) != store.shape[0]:
+        problems.append(f"{len(rows)} rows described, {store.shape[0]} stored")
+    if pending := int(np.count_nonzero(status == 0)):
+        problems.append(f"{pending} rows are pending: continue with --resume")
+    elif not store.complete:
+        problems.append("every row has its outcome, but the store is not marked complete: continue with --resume")
+    twice = rows[rows.duplicated(["utterance_id", "window", "variant"])]
+    if len(twice):
+        problems.append(f"{len(twice)} rows stand twice, the first {twice['utterance_id'].iloc[0]}")
+    for start, stop in store.shards:
+        features, valid_frames = store.read(start, stop)
+        good = np.isin(status[start:stop], [Code.OK.status, Code.TRUNCATED.status])
+        if not np.isfinite(features).all():
+            problems.append(f"rows {start} to {stop - 1} hold numbers that are not finite")
+        if (valid_frames[good] < 1).any() or (valid_frames[~good] != 0).any():
+            problems.append(f"rows {start} to {stop - 1} have valid frames that do not fit their status")
+    return problems
+
+
 def windows_path(path: AnyPath) -> UPath:
     """Return where the table of a store lies: ``S.windows.parquet`` beside ``S.zarr``."""
     path = resolve(path)
@@ -298,7 +350,6 @@ def _zarr_store(path: UPath) -> Any:
 
 def _read_group(path: UPath) -> zarr.Group | None:
     """Return the group at a path, opened for reading and writing, or None where there is none."""
-    try:
-        return zarr.open_group(_zarr_store(path), mode="r+", zarr_format=3)
-    except FileNotFoundError:
+    if not (path / "zarr.json").exists():  # zarr would make the folder before it finds nothing in it
         return None
+    return zarr.open_group(_zarr_store(path), mode="r+", zarr_format=3)

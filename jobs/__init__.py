@@ -1,0 +1,1 @@
+"""The batch jobs: where Dask and the command line live."""

@@ -1,0 +1,107 @@
+"""The command `emolib`: parses, runs one job, and turns what became of it into an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml
+
+from emolib import __version__
+from emolib.errors import EmolibError, GoldenCheckError, LockedError, SettingsError
+from jobs import console
+
+_HELP = """\
+Label emotions in speech, in bulk: MFCCs with Dask, a 1-D CNN, predictions in Parquet.
+
+See it work first:   emolib demo
+
+The way from corpora to labelled calls:
+
+    emolib extract corpora/ravdess corpora/savee --store S.zarr     sound to features
+    emolib evaluate S.zarr --task emotion3 --protocol speaker6 --out evaluation
+    emolib train S.zarr --task emotion3 --model model               features to a model
+    emolib score /archive/calls --model model --out predictions     calls to Parquet
+    emolib verify predictions                                       prove that nothing is lost
+    emolib report predictions --out page                            a page for people
+
+Every command takes --config FILE.toml: a table per command ([score], [train] …) whose keys are its options.
+Exit codes: 0 done; 1 done, but too many failures; 2 wrong usage or settings; 3 another run holds the lock;
+4 the model does not give its golden numbers here; 5 interrupted, run it again; 6 verify found damage; 70 unexpected.
+"""
+
+# Loaded only when called for: `emolib --help` starts no scheduler and TensorFlow is imported by what trains.
+_COMMANDS = {
+    "demo": "See the whole way on synthetic voices: corpus, calls, training, labels, a page to look at.",
+    "extract": "Fill a feature store from corpora of labelled clips.",
+    "train": "Train a model on a feature store and write its bundle.",
+    "evaluate": "Judge an architecture on a feature store: train and test it fold by fold.",
+    "score": "Label an archive of calls; run it again and it continues.",
+    "verify": "Prove that predictions, or a feature store, are whole.",
+    "report": "Make a page from predictions.",
+}
+
+app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__)
+for _name, _line in _COMMANDS.items():
+    app.command(f"jobs.{_name}:{_name}", name=_name, help=_line)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[str | None, Parameter(help="A TOML file with a table per command.", negative=())] = None,
+    debug: Annotated[bool, Parameter(help="Show the traceback of an error.", negative=())] = False,
+) -> Any:
+    if config is not None:
+        app.config = (Toml(config, must_exist=True),)
+    try:
+        return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
+    except (EmolibError, CycloptsError, KeyboardInterrupt, OSError, ValueError) as error:
+        if debug:
+            raise
+        return _ended_by(error)
+
+
+def main() -> None:
+    """Run the command line and exit with the job's code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "stop" is as good as Ctrl-C
+    try:
+        result = app.meta(sys.argv[1:], result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        result = _ended_by(error)
+    if not isinstance(result, console.Result):  # --help and --version print and return nothing
+        sys.exit(console.EXIT_DONE)
+    result.print()
+    sys.exit(result.exit_code)
+
+
+def _ended_by(error: BaseException) -> console.Result:
+    """Say in one line what stopped a job, and with which code."""
+    if isinstance(error, KeyboardInterrupt):
+        code, text = console.EXIT_INTERRUPTED, "interrupted: run the same command again, what is done stays done"
+    else:
+        code, text = _code_of(error), " ".join(str(error).split())
+        if code == console.EXIT_UNEXPECTED:
+            text = f"{type(error).__name__}: {text} (--debug shows where)"
+    console.say(f"emolib: {text}")
+    return console.Result({"error": text}, code)
+
+
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, SettingsError | CycloptsError):
+        return console.EXIT_SETTINGS
+    if isinstance(error, LockedError):
+        return console.EXIT_LOCKED
+    if isinstance(error, GoldenCheckError):
+        return console.EXIT_GOLDEN
+    return console.EXIT_UNEXPECTED
+
+
+if __name__ == "__main__":
+    main()

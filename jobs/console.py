@@ -1,0 +1,98 @@
+"""How the jobs talk: words to stderr, progress in hours of audio, one JSON object as the last line of stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+EXIT_DONE = 0
+EXIT_FAILURES = 1
+EXIT_SETTINGS = 2
+EXIT_LOCKED = 3
+EXIT_GOLDEN = 4
+EXIT_INTERRUPTED = 5
+EXIT_VERIFY = 6
+EXIT_UNEXPECTED = 70
+
+# A log has no cursor to redraw a bar with, so there it gets a line this often.
+_LOG_EVERY_S = 30.0
+
+stderr = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended: the summary that goes to stdout, and its exit code."""
+
+    summary: Mapping[str, Any]
+    exit_code: int = EXIT_DONE
+
+    def print(self) -> None:
+        """Print the summary as one line of JSON on stdout."""
+        print(json.dumps({**self.summary, "exit_code": self.exit_code}, ensure_ascii=False, default=str), flush=True)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr; text in square brackets stays text."""
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table on stderr: the first column is a name, the others are numbers."""
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False)
+    for number, column in enumerate(columns):
+        shown.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        shown.add_row(
+            *("" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
+        )
+    stderr.print(shown)
+
+
+class AudioProgress:
+    """Progress of a job, counted in seconds of audio; on a terminal a bar, in a log a line now and then."""
+
+    def __init__(self, progress: Progress, task: TaskID, total_s: float) -> None:
+        self._progress, self._task, self._total_s = progress, task, total_s
+        self._done_s, self._began, self._logged = 0.0, time.monotonic(), time.monotonic()
+
+    def advance(self, audio_s: float) -> None:
+        """Count audio as done."""
+        self._done_s += audio_s
+        self._progress.advance(self._task, audio_s)
+        spent_s = max(time.monotonic() - self._began, 1e-3)
+        self._progress.update(self._task, hours=self._hours(), speed=f"{self._done_s / spent_s:,.0f} x real time")
+        if not stderr.is_terminal and time.monotonic() - self._logged > _LOG_EVERY_S:
+            self._logged = time.monotonic()
+            left_s = spent_s * (self._total_s - self._done_s) / max(self._done_s, 1e-3)
+            say(f"{self._hours()}, about {max(left_s, 0) / 60:.1f} minutes left")
+
+    def _hours(self) -> str:
+        return f"{self._done_s / 3600:.2f} of {self._total_s / 3600:.2f} h of audio"
+
+
+@contextmanager
+def audio_progress(description: str, total_s: float) -> Iterator[AudioProgress]:
+    """Show progress over so many seconds of audio."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[hours]}  {task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(description, total=max(total_s, 1e-3), hours="", speed="")
+        yield AudioProgress(progress, task, total_s)
+
+
+def within_budget(failed: int, total: int, budget: float) -> int:
+    """Return the exit code for so many failures: done, or done with failures beyond the budget's share."""
+    return EXIT_FAILURES if total and failed / total > budget else EXIT_DONE

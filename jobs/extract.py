@@ -1,0 +1,150 @@
+"""`emolib extract`: corpora -> feature store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from emolib import corpora as corpus_readers
+from emolib.config import PROFILES, Profile, differences
+from emolib.errors import Code, EmolibError, Outcome, SettingsError
+from emolib.features.extraction import Probe, extract_shard, plan_windows, probe_clips
+from emolib.features.store import FeatureStore
+from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
+from jobs.console import Result, audio_progress, say, table, within_budget
+from jobs.fanout import Block, Done, fan_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import Client
+
+ProfileName = Literal["telephone", "wideband", "article"]
+
+_PROBES_PER_BLOCK = 64
+
+
+def extract(
+    corpora: Annotated[list[str], Parameter(negative=())],
+    *,
+    store: str,
+    profile: ProfileName = "telephone",
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    seed: int = 0,
+    failure_budget: float = 0.05,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
+) -> Result:
+    """Fill a feature store from corpora of labelled clips.
+
+    A corpus is a folder of RAVDESS, SAVEE or TESS (names decide, any container), or a table (CSV or Parquet, or a
+    folder with corpus.csv) with the columns path, speaker, emotion and, if known, gender, corpus, utterance_id.
+
+    Parameters
+    ----------
+    corpora
+        Folders, tables or fsspec URLs.
+    store
+        The store to write, S.zarr.
+    profile
+        The front end: telephone (8 kHz, for calls), wideband (16 kHz), article (as published, 44.1 kHz).
+    resume
+        Continue the plan of a store that an earlier run has begun.
+    seed
+        Seed of the order of the rows.
+    failure_budget
+        Share of clips that may fail before the exit code is 1.
+    """
+    settings, where = PROFILES[profile], cluster_config(cluster, workers=workers)
+    opened = _continued(store, settings) if resume else None
+    utterances = None
+    if opened is None:
+        FeatureStore.refuse_existing(store)
+        utterances = corpus_readers.read(corpora)
+        for name in utterances.attrs["unrecognised"][:5]:
+            say(f"not recognised, left out: {name}")
+        say(f"{len(utterances)} utterances found, {len(utterances.attrs['unrecognised'])} files not recognised")
+    with connect(where) as client:
+        if utterances is not None:
+            probes = _probe(client, list(utterances["uri"]))
+            rows = plan_windows(utterances, probes, profile=settings, seed=seed)
+            opened = FeatureStore.create(store, profile=settings, windows=rows)
+        assert opened is not None
+        audio_s = _fill(client, opened)
+    opened.finish()
+    return _summary(opened, audio_s, failure_budget)
+
+
+def _continued(store: str, settings: Profile) -> FeatureStore | None:
+    """Return the planned store to continue, or None where there is no plan yet."""
+    if not FeatureStore.is_planned(store):
+        return None
+    opened = FeatureStore.open(store)
+    if opened.fingerprint != settings.fingerprint:
+        wrong = differences(settings.fingerprinted(), opened.profile.fingerprinted())
+        raise SettingsError(f"{store} has other settings: {wrong}; continue it with --profile {opened.profile.name}")
+    return opened
+
+
+def _probe(client: Client, uris: list[str]) -> list[Probe]:
+    blocks = [Block((uris[start : start + _PROBES_PER_BLOCK],)) for start in range(0, len(uris), _PROBES_PER_BLOCK)]
+    found: dict[str, Probe] = {}
+    for ended in fan_out(client, probe_clips, blocks):
+        if isinstance(ended, Done):
+            found.update((probe.uri, probe) for probe in ended.value)
+        else:
+            found.update((uri, Probe(uri, code=Code.KILLED, message=ended.message)) for uri in ended.block.arguments[0])
+    return [found[uri] for uri in uris]
+
+
+def _fill(client: Client, store: FeatureStore) -> float:
+    """Fill every shard that is still pending; return the seconds of audio that were read."""
+    status, rows = store.status(), store.windows
+    seconds = (rows["end_s"] - rows["start_s"]).where(rows["code"] == Code.OK.value, 0.0)
+    blocks = [
+        Block((str(store.path), shard), float(seconds[start:stop].sum()))
+        for shard, (start, stop) in enumerate(store.shards)
+        if not status[start:stop].all()
+    ]
+    if len(blocks) < len(store.shards):
+        say(f"{len(store.shards) - len(blocks)} of {len(store.shards)} shards are filled already")
+    audio_s, lost = 0.0, []
+    with audio_progress("extract", sum(block.audio_s for block in blocks)) as progress:
+        for ended in fan_out(client, extract_shard, blocks):
+            progress.advance(ended.block.audio_s)
+            if isinstance(ended, Done):
+                audio_s += ended.value.audio_s
+                for note in ended.value.notes:
+                    say(note)
+            else:
+                lost.append(f"shard {ended.block.arguments[1]}: {ended.message}")
+    if lost:
+        raise EmolibError(f"{len(lost)} shards are not filled ({lost[0]}): run it again with --resume")
+    return audio_s
+
+
+def _summary(store: FeatureStore, audio_s: float, failure_budget: float) -> Result:
+    outcomes = store.utterance_codes()
+    codes = Counter(outcomes.tolist())
+    counts: Counter[str] = Counter()
+    for code, count in codes.items():
+        counts[Code(code).outcome.value] += count
+    rows: pd.DataFrame = store.windows
+    per_corpus = rows.drop_duplicates("utterance_id").groupby("corpus").size()
+    table("utterances", ["corpus", "utterances"], [[name, int(count)] for name, count in per_corpus.items()])
+    table("outcomes", ["code", "utterances"], [[code, count] for code, count in sorted(codes.items())])
+    return Result(
+        {
+            "job": "extract",
+            "store": str(store.path),
+            "profile": store.profile.name,
+            "fingerprint": store.fingerprint,
+            "utterances": len(outcomes),
+            "outcomes": dict(counts),
+            "codes": dict(sorted(codes.items())),
+            "windows": store.shape[0],
+            "audio_s": round(audio_s, 1),
+        },
+        within_budget(counts[Outcome.FAILED.value], len(outcomes), failure_budget),
+    )

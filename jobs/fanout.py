@@ -1,0 +1,123 @@
+"""One place where work is fanned out: blocks -> Dask bag -> futures -> results as they come.
+
+Back-pressure: a few blocks per worker are under way, never the whole plan. Nothing waits without end: a run in which no
+block finishes for too long stops with a message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import dask.bag
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+
+from emolib.errors import EmolibError
+
+R = TypeVar("R")
+
+# Enough that a worker never waits for the driver, few enough that little is lost when the driver dies.
+_BLOCKS_PER_WORKER = 3
+_POLL_S = 0.02
+
+
+class StalledError(EmolibError):
+    """The cluster stopped making progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One task's work: the arguments of its function, all small, and how much audio that is.
+
+    Attributes
+    ----------
+    arguments
+        What the function is called with.
+    audio_s
+        Estimated seconds of audio in it, for progress.
+    """
+
+    arguments: tuple[Any, ...]
+    audio_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[R]):
+    """A block with what its function returned."""
+
+    block: Block
+    value: R
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A block whose workers died under it, every time."""
+
+    block: Block
+    message: str
+
+
+def fan_out(
+    client: Client, function: Callable[..., R], blocks: Iterable[Block], *, stall_s: float = 1800.0
+) -> Iterator[Done[R] | Lost]:
+    """Run a function on every block and yield what becomes of each, in the order in which they end.
+
+    Parameters
+    ----------
+    function
+        A module-level function of `emolib`; it may run twice on the same block without harm.
+    stall_s
+        Stop after so many seconds in which no block ended.
+
+    Raises
+    ------
+    StalledError
+        If no block ended for ``stall_s`` seconds.
+    Exception
+        Whatever the function raised; blocks under way are cancelled.
+    """
+    waiting = iter(blocks)
+    under_way: dict[Any, Block] = {}
+    pool = as_completed()
+    try:
+        last = time.monotonic()
+        while True:
+            room = _BLOCKS_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"])) - len(under_way)
+            for future, block in _submit(client, function, list(islice(waiting, max(0, room)))):
+                under_way[future.key] = block
+                pool.add(future)
+            if not under_way:
+                return
+            ended = pool.next_batch(block=False)
+            if not ended:
+                if time.monotonic() - last > stall_s:
+                    raise StalledError(
+                        f"no block ended for {stall_s:.0f} s with {len(under_way)} under way: look at the workers' "
+                        "logs, then run the same command again; what is done stays done"
+                    )
+                time.sleep(_POLL_S)
+                continue
+            last = time.monotonic()
+            for future in ended:
+                yield _outcome(future, under_way.pop(future.key))
+    finally:
+        pool.clear()
+
+
+def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> list[tuple[Future, Block]]:
+    if not blocks:
+        return []
+    bag = dask.bag.from_sequence([block.arguments for block in blocks], npartitions=len(blocks)).starmap(function)
+    return list(zip(client.compute(bag.to_delayed(optimize_graph=False)), blocks, strict=True))
+
+
+def _outcome(future: Future, block: Block) -> Done[Any] | Lost:
+    try:
+        (value,) = future.result(timeout=60)
+    except KilledWorker as error:
+        return Lost(block, f"its worker died {error.allowed_failures + 1} times")
+    return Done(block, value)
