@@ -1,0 +1,1 @@
+"""Predictions and evaluations -> pages for people."""

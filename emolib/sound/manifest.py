@@ -1,0 +1,316 @@
+r"""Folders and object stores -> the recordings that lie there.
+
+Everything that could be a recording is listed, so that each has an outcome. Left out, and counted in
+`Listing.left_out`, are only entries whose name or kind says that they are none:
+
+- hidden files and folders (a leading dot), and ``lost+found``, which only the system may read;
+- files whose suffix is in `NOT_SOUND`; packed archives (``.zip``) are listed, because recordings may be inside them and
+  somebody should see them fail as `unsupported`;
+- pipes, sockets and devices: opening one could wait for ever.
+
+Links are followed. A dangling link is listed and ends as `missing`. A folder is listed once, however many links lead to
+it and even where they form a loop: first everything below the root without links, then the linked folders.
+
+A name that is not valid UTF-8 cannot be written to Parquet. Its odd bytes are written as ``\xff`` in the URI; no file
+has that name, so such a recording ends as `missing` until somebody renames it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeAlias
+
+from upath import UPath
+
+from emolib.errors import AudioError, Code, SettingsError
+from emolib.storage import AnyPath, is_local, resolve
+
+_TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".srt", ".vtt", ".textgrid", ".log")
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".parquet", ".xls", ".xlsx", ".db", ".sqlite")
+_SETTINGS = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".py")
+_CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512")
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
+NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _PICTURES)
+"""Suffixes, in lower case, of files that are no recordings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One file that may hold sound.
+
+    Attributes
+    ----------
+    recording_id
+        See the function `recording_id`.
+    uri
+        Path relative to the root, with ``/``, as it is on disk.
+    version
+        Changes when the content does: size and modification time in ns, or size and etag; ``missing`` or
+        ``unreadable`` where even that could not be learnt.
+    size
+        In bytes.
+    modified_s
+        Modification time in seconds since 1970 (UTC); NaN where the store knows none.
+    """
+
+    recording_id: str
+    uri: str
+    version: str
+    size: int
+    modified_s: float
+
+
+class Listing(Iterator[Recording]):
+    """The recordings below a folder, one directory at a time; `left_out` counts what was passed over so far.
+
+    Attributes
+    ----------
+    left_out
+        Number of entries by the reason: ``hidden``, ``special``, or the suffix.
+    """
+
+    def __init__(self, root: UPath) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._recordings = _walk(root, self.left_out)
+
+    def __next__(self) -> Recording:
+        return next(self._recordings)
+
+
+def list_recordings(root: AnyPath) -> Listing:
+    """List the recordings below a folder.
+
+    The order is the same at every call: by name within a directory, files before folders. No more than one directory
+    is held in memory.
+
+    Parameters
+    ----------
+    root
+        A folder, or an fsspec URL of one.
+
+    Returns
+    -------
+    Listing
+        An iterator of `Recording`; empty for an empty folder.
+
+    Raises
+    ------
+    SettingsError
+        If the root is missing or no folder (at once); while iterating, if a folder may not be read, or two names
+        differ only in their Unicode form and would share one ``recording_id``.
+
+    Examples
+    --------
+    >>> from upath import UPath
+    >>> archive = UPath("memory://doc-archive")
+    >>> for name in ("a.wav", "notes.txt"):
+    ...     _ = (archive / name).write_bytes(b"RIFF")
+    >>> listing = list_recordings(archive)
+    >>> [(recording.uri, recording.size) for recording in listing]
+    [('a.wav', 4)]
+    >>> listing.left_out
+    Counter({'.txt': 1})
+    """
+    folder = resolve(root)
+    if not folder.exists():
+        raise SettingsError(f"{root} does not exist, expected a folder of recordings; check the path")
+    if not folder.is_dir():
+        raise SettingsError(f"{root} is a file, expected a folder of recordings; give the folder that holds it")
+    return Listing(folder)
+
+
+def is_recording(name: str) -> bool:
+    """Return whether a file of this name is listed as a recording.
+
+    Examples
+    --------
+    >>> is_recording("call.wav"), is_recording("call"), is_recording("calls.CSV"), is_recording(".call.wav")
+    (True, True, False, False)
+    """
+    return _why_not(name) is None
+
+
+def recording_id(uri: str) -> str:
+    """Return the 128-bit blake2b of a URI in Unicode form NFC, as hex.
+
+    Examples
+    --------
+    >>> recording_id("2024/a.wav")
+    'd00791a8604d9c1c23dc7624c1fb34f8'
+    """
+    return hashlib.blake2b(unicodedata.normalize("NFC", uri).encode(), digest_size=16).hexdigest()
+
+
+def version_of(path: AnyPath) -> tuple[str, int]:
+    """Return the version and the size in bytes of one file as it is now, by the rule of `list_recordings`.
+
+    Raises
+    ------
+    AudioError
+        `missing` if nothing is there, `unreadable` if it may not be looked at or is no file.
+    """
+    place = resolve(path)
+    try:
+        found = _local_file(Path(place.path).stat()) if is_local(place) else _remote_now(place)
+    except OSError as error:
+        code = Code.MISSING if error.errno in _GONE or isinstance(error, FileNotFoundError) else Code.UNREADABLE
+        raise AudioError(code, f"{error.strerror or error}, expected a readable file; check {path}") from error
+    if found is None:
+        raise AudioError(Code.UNREADABLE, f"a folder or special file found, expected a file; check {path}")
+    return found.version, found.size
+
+
+# What the file system says of a name whose file is gone: no such file, a link in a circle, a folder that became a file.
+_GONE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    version: str
+    size: int
+    modified_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    place: str  # what the file system calls it
+    name: str  # the last part of its URI
+    found: _File | Literal["folder", "link", "special"]  # link: one to a folder
+
+
+_List: TypeAlias = Callable[[str], list[_Entry]]
+
+
+def _walk(root: UPath, left_out: Counter[str]) -> Iterator[Recording]:
+    local = is_local(root)
+    list_folder: _List = _local_entries if local else _remote_lister(root)
+    waiting, links = [(str(root) if local else root.path, "")], deque[tuple[str, str]]()
+    seen: set[tuple[int, int]] = set()
+    while waiting or links:
+        place, prefix = waiting.pop() if waiting else links.popleft()
+        try:
+            if local:
+                status = Path(place).stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+            entries = list_folder(place)
+        except (FileNotFoundError, NotADirectoryError):  # removed since its parent was listed: nothing lies there
+            continue
+        except PermissionError as error:
+            raise SettingsError(
+                f"folder {place!a} may not be read, expected read access to every folder of the archive; "
+                "grant it or give another root"
+            ) from error
+        folders: list[tuple[str, str]] = []
+        for entry in _listed(entries, prefix, left_out):
+            uri = prefix + entry.name
+            if isinstance(entry.found, _File):
+                yield Recording(recording_id(uri), uri, entry.found.version, entry.found.size, entry.found.modified_s)
+            else:
+                (links if entry.found == "link" else folders).append((entry.place, uri + "/"))
+        waiting.extend(reversed(folders))
+
+
+def _listed(entries: list[_Entry], prefix: str, left_out: Counter[str]) -> Iterator[_Entry]:
+    """Yield what counts of one directory, by name; see that no two names are one in NFC."""
+    taken: dict[tuple[bool, str], str] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.name, entry.place)):
+        is_file = isinstance(entry.found, _File)
+        reason = "special" if entry.found == "special" else _why_not(entry.name, is_file=is_file)
+        if reason:
+            left_out[reason] += 1
+            continue
+        twin = taken.setdefault((is_file, unicodedata.normalize("NFC", entry.name)), entry.place)
+        if twin != entry.place:
+            raise SettingsError(
+                f"{twin!a} and {entry.place!a} differ only in their Unicode form, expected names that are distinct "
+                f"in NFC; rename one of them in {prefix or '/'}"
+            )
+        yield entry
+
+
+def _why_not(name: str, *, is_file: bool = True) -> str | None:
+    """Return why an entry of this name is left out, or None."""
+    if name.startswith(".") or (name == "lost+found" and not is_file):
+        return "hidden"
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if is_file and suffix in NOT_SOUND else None
+
+
+def _local_entries(folder: str) -> list[_Entry]:
+    with os.scandir(folder) as entries:
+        return [_local_entry(entry) for entry in entries]
+
+
+def _local_entry(entry: os.DirEntry[str]) -> _Entry:
+    name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+    try:
+        status = entry.stat()
+    except OSError as error:
+        version = "missing" if error.errno in _GONE else "unreadable"
+        return _Entry(entry.path, name, _File(version, 0, float("nan")))
+    if stat.S_ISDIR(status.st_mode):
+        return _Entry(entry.path, name, "link" if entry.is_symlink() else "folder")
+    return _Entry(entry.path, name, _local_file(status) or "special")
+
+
+def _local_file(status: os.stat_result) -> _File | None:
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return _File(f"{status.st_size}-{status.st_mtime_ns}", status.st_size, status.st_mtime_ns / 1e9)
+
+
+def _remote_lister(root: UPath) -> _List:
+    system = root.fs
+    system.invalidate_cache()  # a listing of last night that the file system remembers would hide today's recordings
+
+    def entries(folder: str) -> list[_Entry]:
+        found = []
+        for info in system.ls(folder, detail=True):
+            place = info["name"].rstrip("/")
+            if place.strip("/") == folder.strip("/"):  # an object store's mark that the folder exists
+                continue
+            is_folder = info["type"] == "directory"
+            found.append(_Entry(place, place.rsplit("/", 1)[-1], "folder" if is_folder else _remote_file(system, info)))
+        return found
+
+    return entries
+
+
+def _remote_now(place: UPath) -> _File | None:
+    place.fs.invalidate_cache(place.parent.path)
+    info = place.fs.info(place.path)
+    return None if info["type"] == "directory" else _remote_file(place.fs, info)
+
+
+def _remote_file(system: Any, info: Mapping[str, Any]) -> _File:
+    etag, modified_s = _marks(info)
+    if etag is None and modified_s is None:  # some listings (HTTP) say less than a question for the one file does
+        info = system.info(info["name"])
+        etag, modified_s = _marks(info)
+    size = int(info.get("size") or 0)
+    # Microseconds: what file systems that report floats and those that report datetimes agree on.
+    mark = etag or ("unknown" if modified_s is None else f"{round(modified_s * 1e6)}")
+    return _File(f"{size}-{mark}", size, float("nan") if modified_s is None else modified_s)
+
+
+def _marks(info: Mapping[str, Any]) -> tuple[str | None, float | None]:
+    """Return etag and modification time (s) under the names that fsspec's file systems give them."""
+    etag = info.get("ETag") or info.get("etag")
+    times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"))
+    time = next((time for time in times if time is not None), None)
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    if isinstance(time, datetime):
+        time = time.timestamp()
+    return (str(etag).strip('"') if etag else None), (None if time is None else float(time))

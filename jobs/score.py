@@ -1,0 +1,228 @@
+"""`emolib score`: an archive of calls -> predictions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from emolib.archive import ledger
+from emolib.archive.lock import Lock
+from emolib.archive.plan import listing_table, plan as plan_recordings
+from emolib.archive.scoring import load_bundle, score_block
+from emolib.config import ScoringConfig, parse
+from emolib.errors import Code, EmolibError, Outcome, SettingsError
+from emolib.learning.bundle import ModelBundle
+from emolib.sound.manifest import list_recordings
+from emolib.storage import is_local, resolve
+from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
+from jobs.console import Result, audio_progress, say, table, within_budget
+from jobs.fanout import Block, Done, fan_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import Client
+
+# A block is at most so much audio, and a small archive is cut into several blocks per core all the same.
+_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 3600.0, 60.0, 8
+
+
+def score(
+    archive: str,
+    *,
+    model: str,
+    out: str,
+    channels: str | None = None,
+    roles: str | None = None,
+    hop_s: float | None = None,
+    min_level_dbfs: float = -60.0,
+    expose_gender: Annotated[bool, Parameter(negative=())] = False,
+    plan: Annotated[bool, Parameter(negative=())] = False,
+    block_s: float | None = None,
+    batch: int = 64,
+    failure_budget: float = 0.05,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
+) -> Result:
+    """Label an archive of calls; run it again and it continues.
+
+    First it finishes what an interrupted run had planned, then it lists the archive and scores what has no row yet.
+    Recordings that can't be scored get a row with the reason.
+
+    Parameters
+    ----------
+    archive
+        A folder or fsspec URL, walked recursively; it is only read.
+    model
+        The model bundle.
+    out
+        The predictions: a new folder or URL, or the one to continue.
+    channels
+        Which party is on which channel, such as 0=agent,1=customer.
+    roles
+        The roles to score, such as customer,agent. Once channels are named only customers are scored: inferring the
+        emotions of employees at work is prohibited in the EU (AI Act, Article 5(1)(f)).
+    hop_s
+        Distance between windows in seconds; the model's own if not given.
+    min_level_dbfs
+        Windows below this level are silence and get no label.
+    expose_gender
+        Keep the gender in the labels of a model that tells it (emotion2).
+    plan
+        Say what would be done, and stop.
+    block_s
+        Seconds of audio of one task; chosen by the size of the archive if not given.
+    batch
+        Windows that the model sees at once; changes no number.
+    failure_budget
+        Share of recordings that may fail before the exit code is 1.
+    """
+    where = cluster_config(cluster, workers=workers)
+    bundle = load_bundle(_absolute(model), ModelBundle.load(model).model_id)
+    scoring = parse(
+        ScoringConfig,
+        {
+            "hop_s": hop_s,
+            "channels": _channels(channels),
+            "roles": tuple(roles.split(",")) if roles else (),
+            "min_level_dbfs": min_level_dbfs,
+            "expose_gender": expose_gender,
+        },
+    )
+    if batch < 1 or (block_s is not None and block_s <= 0):
+        raise SettingsError(f"batch {batch} and block_s {block_s} found, expected both above zero")
+    recordings = list_recordings(archive)
+    listing = listing_table(recordings)
+    if listing.empty:
+        raise SettingsError(f"no recordings found in {archive}, expected audio files")
+    total_s = float(plan_recordings(listing, listing[:0], block_s=_LARGEST_BLOCK_S)["estimated_s"].sum())
+    config = ledger.run_config(
+        bundle, model=model, archive=archive, scoring=scoring, batch=batch, block_s=block_s or _block_s(total_s)
+    )
+    ledger.check_out(out, config)
+    left_out = sum(recordings.left_out.values())
+    say(f"{len(listing)} recordings listed, {left_out} other files left out")
+    if plan:
+        return _show_plan(out, listing, config)
+    began = time.monotonic()
+    with Lock(out) as lock:
+        ledger.remove_unstarted(out)
+        finished: list[ledger.Run] = []
+        with connect(where) as client:
+            for run in ledger.open_runs(out):
+                finished += _resume(client, run, lock)
+            planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
+            if len(planned):
+                run = ledger.Run.create(out, config=config, plan=planned)
+                _execute(client, run, lock)
+                finished.append(run)
+    return _summary(out, finished, len(listing), time.monotonic() - began, failure_budget)
+
+
+def _absolute(path: str) -> str:
+    place = resolve(path)
+    return str(place.absolute()) if is_local(place) else str(place)
+
+
+def _channels(text: str | None) -> dict[str, str]:
+    """Read ``0=agent,1=customer``."""
+    pairs = [pair.split("=") for pair in text.split(",")] if text else []
+    if any(len(pair) != 2 or not pair[0].strip().isdigit() for pair in pairs):
+        raise SettingsError(f"channels {text!r} found, expected something like 0=agent,1=customer")
+    return {channel.strip(): role.strip() for channel, role in pairs}
+
+
+def _block_s(total_s: float) -> float:
+    return min(_LARGEST_BLOCK_S, max(_SMALLEST_BLOCK_S, total_s / (_BLOCKS_PER_CORE * (os.cpu_count() or 1))))
+
+
+def _show_plan(out: str, listing: pd.DataFrame, config: ledger.RunConfig) -> Result:
+    open_runs = ledger.open_runs(out)
+    planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
+    hours = planned["estimated_s"].sum() / 3600
+    by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
+    table(
+        "plan",
+        ["date", "recordings", "hours (estimated)"],
+        [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
+    )
+    return Result(
+        {
+            "job": "score",
+            "plan": True,
+            "listed": len(listing),
+            "to_score": len(planned),
+            "scored_before": len(listing) - len(planned),
+            "blocks": int(planned["block"].nunique()),
+            "estimated_hours": round(float(hours), 3),
+            "open_runs": [run.run_id for run in open_runs],
+        }
+    )
+
+
+def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
+    """Finish an interrupted run as it was planned, or close it where its model is gone."""
+    try:
+        load_bundle(run.config.model, run.config.model_id)
+    except SettingsError as error:
+        say(f"run {run.run_id} is abandoned, its recordings are planned anew: {error}")
+        run.close({"reason": str(error)}, abandoned=True)
+        return []
+    say(f"run {run.run_id} was interrupted: continuing its plan")
+    _execute(client, run, lock)
+    return [run]
+
+
+def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
+    """Score every block of a run that has no rows yet, and close the run."""
+    todo = run.todo()
+    blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
+    lost = []
+    with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
+        for ended in fan_out(client, score_block, blocks):
+            lock.check()
+            progress.advance(ended.block.audio_s)
+            if not isinstance(ended, Done):
+                lost.append(f"block {ended.block.arguments[2]}: {ended.message}")
+    if lost:
+        raise EmolibError(
+            f"{len(lost)} of {len(blocks)} blocks could not be scored ({lost[0]}); the rest is stored: "
+            "give the workers more memory and run the same command again"
+        )
+    run.close(_counts(run.totals()))
+
+
+def _counts(codes: Mapping[str, int]) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    for code, count in codes.items():
+        outcomes[Code(code).outcome.value] += count
+    return {"recordings": sum(codes.values()), "outcomes": dict(outcomes), "codes": dict(sorted(codes.items()))}
+
+
+def _summary(out: str, runs: list[ledger.Run], listed: int, seconds: float, failure_budget: float) -> Result:
+    codes: Counter[str] = Counter()
+    audio_s = 0.0
+    for run in runs:
+        codes.update(run.totals())
+        audio_s += run.audio_s()
+    counts = _counts(codes)
+    if codes:
+        rows = [[code, Code(code).outcome.value, count] for code, count in sorted(codes.items())]
+        table("recordings", ["code", "outcome", "count"], rows)
+    else:
+        say("nothing new to score")
+    summary = {
+        "job": "score",
+        "out": out,
+        "runs": [run.run_id for run in runs],
+        "listed": listed,
+        **counts,
+        "audio_s": round(audio_s, 1),
+        "seconds": round(seconds, 1),
+    }
+    failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
+    return Result(summary, within_budget(failed, counts["recordings"], failure_budget))
