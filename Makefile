@@ -1,0 +1,49 @@
+# Everything a newcomer types. Each target sets up what it needs in .venv, with nothing but python3 and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamp is newer than the lock file when the environment is what the lock file says.
+READY := $(VENV)/.ready
+LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra train --group dev
+
+.PHONY: help setup demo test test-slow check lock clean
+
+help:
+	@echo "make demo       the whole way on synthetic voices, into ./demo (3 minutes)"
+	@echo "make test       the tests (5 minutes)"
+	@echo "make test-slow  whole jobs, faults and training on top of them"
+	@echo "make check      linter, types, import rules, doctests"
+	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
+	@echo "make setup      only make .venv"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(READY)
+
+demo: setup
+	rm -rf demo
+	$(BIN)/emolib demo --out demo
+
+test: setup
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q emolib jobs
+
+lock: setup
+	$(BIN)/uv pip compile $(LOCK) --upgrade --quiet --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
