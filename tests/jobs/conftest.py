@@ -1,0 +1,105 @@
+"""A small synthetic world for the jobs: corpus, store, model and calls, each made once by the jobs themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from emolib import archive
+from emolib.sound.synthetic import write_calls, write_corpus
+
+# What "the same rows" does not mean (design): how often and by which run they were made, and words about it.
+_NOT_COMPARED = ["run_id", "attempts", "message", "version"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    exit_code: int
+    summary: dict[str, Any]
+    stderr: str
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "jobs", *map(str, arguments)]
+
+
+def run_emolib(*arguments: str | Path, environment: dict[str, str] | None = None) -> Ended:
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+    lines = done.stdout.strip().splitlines()
+    return Ended(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr)
+
+
+def tables(predictions: Path) -> dict[str, pd.DataFrame]:
+    """Return all rows of all tables, without what may differ between runs."""
+    return {
+        name: archive.read(predictions, table=name).drop(columns=_NOT_COMPARED, errors="ignore")
+        for name in ("recordings", "channels", "windows", "calls")
+    }
+
+
+def assert_same_rows(found: Path, expected: Path) -> None:
+    """Bit for bit, whatever run made them."""
+    for name, rows in tables(expected).items():
+        pd.testing.assert_frame_equal(tables(found)[name], rows, check_exact=True, obj=name)
+
+
+@pytest.fixture(scope="session")
+def emolib() -> Callable[..., Ended]:
+    return run_emolib
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "corpus"
+    write_corpus(folder, speakers=6, utterances=2, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(corpus: Path) -> Path:
+    place = corpus.parent / "features.zarr"
+    ended = run_emolib("extract", corpus, "--store", place, "--workers", "2")
+    assert ended.exit_code == 0, ended.stderr
+    return place
+
+
+@pytest.fixture(scope="session")
+def model(store: Path) -> Path:
+    place = store.parent / "model"
+    ended = run_emolib("train", store, "--task", "emotion3", "--model", place, "--epochs", "2")
+    assert ended.exit_code == 0, ended.stderr
+    return place
+
+
+@pytest.fixture(scope="session")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive") / "calls"
+    write_calls(folder, calls=8, broken=5, seed=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(calls: Path, model: Path) -> Path:
+    """The predictions that every other way of making them is compared with."""
+    place = calls.parent / "undisturbed"
+    ended = run_emolib("score", calls, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
+    assert ended.exit_code == 0, ended.stderr
+    return place

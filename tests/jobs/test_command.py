@@ -1,0 +1,67 @@
+"""The command itself: what it imports, where its settings come from, and how it runs without TensorFlow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import run_emolib
+
+_HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime", "pandas", "tensorflow", "zarr")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import sys, jobs.__main__; print([name for name in {_HEAVY} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_help_teaches_every_command() -> None:
+    shown = subprocess.run([sys.executable, "-m", "jobs", "--help"], capture_output=True, text=True, check=True)
+    for name in ("demo", "extract", "train", "evaluate", "score", "verify", "report"):
+        assert name in shown.stdout
+        each = subprocess.run(
+            [sys.executable, "-m", "jobs", name, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "Usage" in each.stdout
+
+
+def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "night.toml"
+    settings.write_text(f'[score]\nmodel = "{model}"\nout = "{tmp_path / "P"}"\nplan = true\nblock_s = 20\n')
+    by_file = run_emolib("score", calls, "--config", settings)
+    assert by_file.exit_code == 0, by_file.stderr
+    by_flag = run_emolib("score", calls, "--config", settings, "--block-s", "7200")
+    assert by_file.summary["blocks"] > by_flag.summary["blocks"]
+
+
+def test_extract_and_score_do_without_tensorflow(corpus: Path, calls: Path, model: Path, tmp_path: Path) -> None:
+    """A worker image without TensorFlow works: here no process of the job can import it."""
+    blocked = ("tensorflow", "keras", "tf2onnx", "onnx")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n")
+    without = {"PYTHONPATH": str(tmp_path)}
+    extracted = run_emolib("extract", corpus, "--store", tmp_path / "S.zarr", "--workers", "1", environment=without)
+    assert extracted.exit_code == 0, extracted.stderr
+    scored = run_emolib(
+        "score", calls, "--model", model, "--out", tmp_path / "P", "--failure-budget", "1", environment=without
+    )
+    assert scored.exit_code == 0, scored.stderr
+    refused = run_emolib(
+        "train", tmp_path / "S.zarr", "--task", "emotion3", "--model", tmp_path / "M", environment=without
+    )
+    assert refused.exit_code == 2
+    assert "emolib[train]" in refused.summary["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_learns(tmp_path: Path) -> None:
+    ended = run_emolib("demo", "--out", tmp_path / "demo")
+    assert ended.exit_code == 0, ended.stderr
+    assert ended.summary["uar"] > 3 * ended.summary["chance"]
+    page = (tmp_path / "demo" / "page" / "index.html").read_text()
+    assert "<svg" in page
+    assert "empty" in page

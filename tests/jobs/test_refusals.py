@@ -1,0 +1,116 @@
+"""Bad input: one clear line, exit 2, no traceback, and nothing written before it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.jobs.conftest import Ended, run_emolib
+
+
+def refused(ended: Ended, *words: str) -> None:
+    assert ended.exit_code == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    message = ended.summary["error"]
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_a_missing_path(tmp_path: Path, model: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    refused(run_emolib("extract", nowhere, "--store", tmp_path / "S.zarr"), "nowhere", "expected")
+    refused(run_emolib("score", nowhere, "--model", model, "--out", tmp_path / "P"), "nowhere", "expected")
+    refused(run_emolib("train", nowhere, "--task", "emotion2", "--model", tmp_path / "M"), "nowhere", "expected")
+    refused(run_emolib("verify", nowhere), "nowhere", "expected")
+    refused(run_emolib("report", nowhere, "--out", tmp_path / "R"), "nowhere", "expected")
+    refused(run_emolib("score", tmp_path, "--model", nowhere, "--out", tmp_path / "P"), "nowhere", "expected")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder(tmp_path: Path, model: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused(run_emolib("extract", empty, "--store", tmp_path / "S.zarr"), "empty", "expected")
+    refused(run_emolib("score", empty, "--model", model, "--out", tmp_path / "P"), "empty", "expected")
+    assert list(tmp_path.iterdir()) == [empty]
+
+
+def test_one_speaker_for_a_speaker_protocol(corpus: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    rows = pd.read_csv(folder / "corpus.csv")
+    rows[rows["speaker"] == rows["speaker"][0]].to_csv(folder / "corpus.csv", index=False)
+    assert run_emolib("extract", folder, "--store", tmp_path / "S.zarr", "--workers", "1").exit_code == 0
+    judged = run_emolib(
+        "evaluate", tmp_path / "S.zarr", "--task", "emotion3", "--protocol", "grouped", "--out", tmp_path / "E"
+    )
+    refused(judged, "speaker", "expected")
+    refused(run_emolib("train", tmp_path / "S.zarr", "--task", "emotion3", "--model", tmp_path / "M"), "speaker")
+    assert not (tmp_path / "E").exists()
+    assert not (tmp_path / "M").exists()
+
+
+def test_an_unknown_task_protocol_option_or_command(store: Path, tmp_path: Path) -> None:
+    refused(run_emolib("train", store, "--task", "emotion9", "--model", tmp_path / "M"), "emotion9", "emotion2")
+    unknown = ("--protocol", "speaker7", "--out", tmp_path / "E")
+    refused(run_emolib("evaluate", store, "--task", "emotion2", *unknown), "speaker7", "speaker6")
+    refused(run_emolib("extract", "--stor", "S.zarr"), "--stor")
+    refused(run_emolib("scroe"), "scroe")
+
+
+def test_a_protocol_whose_corpora_are_not_there(store: Path, tmp_path: Path) -> None:
+    asked = ("--task", "emotion3", "--protocol", "ravdess6", "--out", tmp_path / "E")
+    refused(run_emolib("evaluate", store, *asked), "ravdess", "expected")
+
+
+def test_an_output_that_exists(store: Path, model: Path, corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+    refused(run_emolib("extract", corpus, "--store", store), "exists", "--resume")
+    refused(run_emolib("train", store, "--task", "emotion3", "--model", model), "exists", "--model")
+    judged = ("--task", "emotion3", "--protocol", "grouped", "--out", model)
+    refused(run_emolib("evaluate", store, *judged), "exists", "--out")
+    refused(run_emolib("report", undisturbed, "--out", model), "exists", "--out")
+    refused(run_emolib("demo", "--out", model), "exists", "--out")
+
+
+def test_a_store_continued_with_other_settings(store: Path, corpus: Path) -> None:
+    other = ("--store", store, "--resume", "--profile", "wideband")
+    refused(run_emolib("extract", corpus, *other), "sampling_rate is 16000, expected 8000", "telephone")
+
+
+def test_a_bundle_that_was_tampered_with(calls: Path, model: Path, tmp_path: Path) -> None:
+    """Its settings differ from those that its weights were trained with."""
+    folder = shutil.copytree(model, tmp_path / "model")
+    stored = json.loads((folder / "bundle.json").read_text())
+    stored["profile"]["features"]["fmin"] = 50.0
+    (folder / "bundle.json").write_text(json.dumps(stored))
+    refused(run_emolib("score", calls, "--model", folder, "--out", tmp_path / "P"), "expected")
+    assert not (tmp_path / "P").exists()
+
+
+def test_predictions_of_another_label_scheme_or_scoring(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    common = ("score", calls, "--model", model, "--out", undisturbed)
+    refused(run_emolib(*common, "--channels", "0=agent,1=customer"), "channels", "--out")
+    refused(run_emolib(*common, "--hop-s", "4"), "hop_s", "--out")
+
+
+def test_predictions_beside_other_files(calls: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("keep me")
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path), "letter.txt", "--out")
+
+
+@pytest.mark.parametrize("text", ["0:agent", "agent", "0=manager"])
+def test_channels_that_say_nothing(calls: Path, model: Path, tmp_path: Path, text: str) -> None:
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--channels", text), "channels")
+
+
+def test_a_cluster_file_that_is_none(corpus: Path, tmp_path: Path) -> None:
+    asked = ("extract", corpus, "--store", tmp_path / "S.zarr", "--cluster")
+    refused(run_emolib(*asked, tmp_path / "nowhere.toml"), "nowhere.toml", "expected")
+    (tmp_path / "c.toml").write_text('[cluster]\nkind = "abacus"\n')
+    refused(run_emolib(*asked, tmp_path / "c.toml"), "kind", "local")

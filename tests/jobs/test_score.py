@@ -1,0 +1,138 @@
+"""Scoring: one outcome per recording, and the same rows however the work was cut, killed and run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from emolib import archive
+from tests.jobs.conftest import assert_same_rows, command, run_emolib, tables
+
+
+def test_one_outcome_per_recording(calls: Path, undisturbed: Path) -> None:
+    rows = archive.read(undisturbed, table="recordings")
+    assert sorted(rows["uri"]) == sorted(str(path.relative_to(calls)) for path in calls.rglob("*.wav"))
+    assert rows["code"].value_counts().to_dict() == {
+        "ok": 8,
+        "truncated": 1,
+        "empty": 1,
+        "unsupported": 1,
+        "no_speech": 1,
+        "too_short": 1,
+    }
+    assert all("\n" not in message for message in rows["message"].dropna())
+    bad = rows[rows["outcome"] != "scored"]
+    assert bad["message"].str.len().gt(10).all()
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [("--workers", "2"), ("--workers", "2", "--block-s", "30", "--batch", "5")],
+    ids=["two workers", "small blocks and batches"],
+)
+def test_how_the_work_is_cut_changes_no_row(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path, cut: tuple[str, ...]
+) -> None:
+    ended = run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", *cut, "--failure-budget", "1")
+    assert ended.exit_code == 0, ended.stderr
+    assert_same_rows(tmp_path / "P", undisturbed)
+
+
+def test_killed_in_the_middle_and_run_again(calls: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """SIGKILL between two commits: the second run keeps what is done, adds the rest, and nothing stands twice."""
+    place = tmp_path / "P"
+    arguments = ("score", calls, "--model", model, "--out", place, "--workers", "1", "--block-s", "1")
+    running = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while len(list(place.glob("recordings/*/*.parquet"))) < 3:
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    done = len(archive.read(place, table="recordings"))
+    assert 3 <= done < 13
+    assert run_emolib("verify", place).exit_code == 6  # the run is open
+    ended = run_emolib(*arguments, "--failure-budget", "1")
+    assert ended.exit_code == 0, ended.stderr
+    assert len(ended.summary["runs"]) == 1
+    assert_same_rows(place, undisturbed)
+    assert run_emolib("verify", place).exit_code == 0
+
+
+def test_sigterm_ends_with_5_and_the_next_run_goes_on(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "P"
+    arguments = ("score", calls, "--model", model, "--out", place, "--workers", "1", "--block-s", "1")
+    running = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not list(place.glob("recordings/*/*.parquet")):
+        assert running.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.01)
+    running.terminate()
+    assert running.wait(timeout=60) == 5
+    assert run_emolib(*arguments, "--failure-budget", "1").exit_code == 0
+    assert_same_rows(place, undisturbed)
+
+
+def test_a_second_run_scores_only_what_is_new(calls: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    folder, place = tmp_path / "calls", tmp_path / "P"
+    shutil.copytree(calls, folder)
+    late = sorted(folder.rglob("*.wav"))[:2]
+    for path in late:
+        shutil.move(path, tmp_path / path.name)
+    common = ("score", folder, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
+    assert run_emolib(*common).summary["recordings"] == 11
+    for path in late:
+        shutil.move(tmp_path / path.name, path)
+    assert run_emolib(*common).summary["recordings"] == 2
+    again = run_emolib(*common)
+    assert (again.exit_code, again.summary["recordings"]) == (0, 0)
+    assert_same_rows(place, undisturbed)
+
+
+def test_only_customers_once_roles_are_known(calls: Path, model: Path, tmp_path: Path) -> None:
+    common = ("score", calls, "--model", model, "--workers", "1", "--failure-budget", "1")
+    assert run_emolib(*common, "--out", tmp_path / "P", "--channels", "0=agent,1=customer").exit_code == 0
+    channels = archive.read(tmp_path / "P", table="channels")
+    assert set(channels.loc[channels["role"] == "agent", "code"]) == {"policy"}
+    assert set(archive.read(tmp_path / "P", table="windows")["channel"]) == {1}
+
+
+def test_pandas_and_duckdb_read_the_predictions_as_they_lie(undisturbed: Path) -> None:
+    by_pandas = pd.read_parquet(undisturbed / "windows")
+    (by_duckdb,) = duckdb.sql(
+        f"select count(*) from read_parquet('{undisturbed}/windows/**/*.parquet', hive_partitioning=true) "
+        "where date >= '2000-01-01' and p_neutral between 0 and 1"
+    ).fetchall()
+    assert len(by_pandas) == by_duckdb[0] == len(tables(undisturbed)["windows"])
+
+
+def test_the_plan_starts_nothing(calls: Path, model: Path, tmp_path: Path) -> None:
+    ended = run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--plan")
+    assert (ended.exit_code, ended.summary["to_score"]) == (0, 13)
+    assert not (tmp_path / "P").exists()
+
+
+def test_the_archive_is_only_read(calls: Path, undisturbed: Path) -> None:
+    assert {path.suffix for path in calls.rglob("*") if path.is_file()} == {".wav"}
+
+
+def test_real_calls_and_broken_files(shared: Path, model: Path, tmp_path: Path) -> None:
+    for name in ("calls", "broken"):
+        shutil.copytree(shared / name, tmp_path / "archive" / name, copy_function=os.link)
+    files = [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    ended = run_emolib("score", tmp_path / "archive", "--model", model, "--out", tmp_path / "P")
+    assert ended.exit_code in (0, 1), ended.stderr
+    rows = archive.read(tmp_path / "P", table="recordings")
+    assert len(rows) == len(files) == ended.summary["recordings"]
+    assert rows["recording_id"].is_unique
+    bad = rows[rows["outcome"] != "scored"]
+    assert bad["message"].str.fullmatch(r".{10,300}").all()
+    assert run_emolib("verify", tmp_path / "P").exit_code == 0

@@ -1,0 +1,441 @@
+"""Decoding: every real file by a table of what a data engineer would want, and every trap by a synthetic one."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import fsspec
+import numpy as np
+import pytest
+import soundfile
+from fsspec.implementations.memory import MemoryFile
+from hypothesis import HealthCheck, given, settings, strategies as st
+from numpy.typing import NDArray
+
+from emolib.errors import AudioError, Code
+from emolib.sound import audio
+
+RATE = 16_000
+
+# What is expected of each real file. Is there usable sound in it? Whether it is speech, or too short, is judged later.
+REAL: dict[str, dict[Code, str]] = {
+    "calls": {
+        Code.OK: """
+            activated.gsm added.gsm agent-alreadyon.gsm agent-incorrect.gsm asterisk_16_bit_48khz_2_4_2.opus
+            asterisk_talking.wav aws_pca_Auto0_Mono.wav azure_katiesteve_mono.wav azure_test_audio_stereo.wav
+            azure_whatstheweatherlike-mulaw.wav call40_agentL_callerR_alaw.wav call40_agentL_callerR_ulaw.wav
+            call40_caller_gsm610.wav call40_mixed_mono.mp3 call40_mixed_mono.ogg call40_mixed_mono.opus cross.wav
+            hf_test_audio_16000.mp3 lhotse_big_buck_bunny_small.mp4 lhotse_mono_c0.opus lhotse_stereo.mp3
+            lhotse_stereo.opus lhotse_stereo.sph lhotse_stereo.wav nemo_curator_audio_1.opus speechbrain_example3.sph
+        """,
+        # Headerless, and nothing in them says what they are. (GSM does: each 33 bytes begin with the same four bits.)
+        Code.UNSUPPORTED: "asterisk_talking-g.g722 asterisk_talking_silence_test.ulaw cq_ref.raw",
+    },
+    "broken": {
+        Code.OK: """
+            clipped_hard.wav cpython_pluck-pcm16.wav cpython_pluck-pcm24-ext.wav cpython_pluck-pcm24.wav
+            cpython_pluck-pcm32.wav cpython_pluck-pcm8.wav dc_offset.wav float32_nan_inf.wav
+            float32_over_full_scale.wav ina_silence2sec.wav mp3_bytes_named.wav odd_length_data.wav ogg_bytes_named.wav
+            one_sample.wav opso_audiomoth_gps.wav opso_metadata.wav opso_silence_10s.mp3 opso_stereo_98bytes.wav
+            opso_veryshort.wav silence_digital_3s.wav six_channels.wav sndhdr.aifc sndhdr.aiff sndhdr.au sndhdr.wav
+            stream_ffffffff_sizes.wav stream_zero_sizes.wav test-1234Hz-le-1ch-10S-20bit-extra.wav
+            test-44100Hz-2ch-32bit-float-be.wav test-44100Hz-2ch-32bit-float-le.wav test-44100Hz-be-1ch-4bytes.wav
+            test-44100Hz-le-1ch-4bytes-rf64.wav test-44100Hz-le-1ch-4bytes.wav
+            test-48000Hz-2ch-64bit-float-le-wavex.wav test-8000Hz-be-3ch-5S-24bit.wav test-8000Hz-le-1ch-1byte-ulaw.wav
+            test-8000Hz-le-2ch-1byteu.wav test-8000Hz-le-3ch-5S-24bit-inconsistent.wav
+            test-8000Hz-le-3ch-5S-24bit-rf64.wav test-8000Hz-le-3ch-5S-24bit.wav test-8000Hz-le-3ch-5S-64bit.wav
+            test-8000Hz-le-4ch-9S-12bit.wav test-8000Hz-le-5ch-9S-5bit.wav trailing_garbage.wav very_short_10ms.wav
+            wav_bytes_named.mp3
+        """,
+        Code.TRUNCATED: "test-44100Hz-le-1ch-4bytes-early-eof.wav truncated_half_data.wav",
+        Code.EMPTY: "funasr_tmp_46bytes.wav header_only_datalen0.wav opso_empty_2c.wav zero_byte.wav",
+        # Known containers whose header is broken off or says what cannot be.
+        Code.CORRUPT: """
+            channels_zero.wav samplerate_zero.wav test-44100Hz-le-1ch-4bytes-early-eof-no-data.wav
+            test-44100Hz-le-1ch-4bytes-incomplete-chunk.wav truncated_in_header.wav
+        """,
+        # Headerless samples, text, noise, and sample widths that no decoder knows.
+        Code.UNSUPPORTED: """
+            azure_good_morning.pcm azure_missing_wav_header.wav html_error_page.wav random_bytes.wav
+            speechbrain_example4.raw speechbrain_symlink_as_text_example1.wav test-8000Hz-le-3ch-5S-36bit.wav
+            test-8000Hz-le-3ch-5S-45bit.wav test-8000Hz-le-3ch-5S-53bit.wav text.wav
+        """,
+    },
+}
+EXPECTED = [
+    (folder, name, code) for folder, codes in REAL.items() for code, names in codes.items() for name in names.split()
+]
+
+
+def outcome(source: str | Path) -> tuple[Code, str]:
+    try:
+        decoded = audio.read(source)
+    except AudioError as error:
+        return error.code, error.message
+    assert decoded.signal.dtype == np.float32
+    assert decoded.signal.shape[0] == decoded.info.channels
+    assert decoded.signal.shape[1] > 0
+    assert np.isfinite(decoded.signal).all()
+    assert np.abs(decoded.signal).max() <= 1
+    return decoded.code, decoded.message
+
+
+@pytest.mark.parametrize(("folder", "name", "code"), EXPECTED, ids=[f"{folder}/{name}" for folder, name, _ in EXPECTED])
+def test_real_file(shared: Path, folder: str, name: str, code: Code) -> None:
+    found, message = outcome(shared / folder / name)
+    assert found == code, message
+    assert message or code is Code.OK
+    assert len(message) < 200
+    assert "\n" not in message
+    assert name not in message
+
+
+@pytest.mark.parametrize("folder", REAL)
+def test_the_table_knows_every_real_file(shared: Path, folder: str) -> None:
+    assert {path.name for path in (shared / folder).iterdir()} == {
+        name for where, name, _ in EXPECTED if where == folder
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "channels", "frames"),
+    [
+        ("03-01-02-01-01-02-01.wav", "wav/pcm_16", 48_000, 2, 172_972),
+        ("OAF_food_fear.wav", "wav/pcm_16", 96_000, 1, 145_172),
+        ("YAF_germ_angry.wav", "aiff/pcm_16", 24_414, 1, 53_847),
+        ("KL_su15.wav", "wav/pcm_16", 44_100, 1, 258_264),
+    ],
+)
+def test_corpora_as_published(shared: Path, name: str, codec: str, rate: int, channels: int, frames: int) -> None:
+    path = shared / "corpora" / "original" / name
+    assert audio.probe(path) == audio.AudioInfo(codec, rate, channels, frames)
+    decoded = audio.read(path, sampling_rate=8000)
+    assert decoded.signal.shape == (channels, audio.resampled_length(frames, rate, 8000))
+    assert decoded.code is Code.OK
+
+
+def test_real_call_is_the_same_sound_in_every_codec(shared: Path) -> None:
+    stereo = audio.read(shared / "calls" / "call40_agentL_callerR_ulaw.wav").signal
+    frames = stereo.shape[1]
+    customer = audio.read(shared / "calls" / "call40_caller_gsm610.wav").signal[0, :frames]
+    assert np.corrcoef(customer, stereo[1])[0, 1] > 0.95
+    mixed = audio.read(shared / "calls" / "call40_mixed_mono.mp3").signal[0]
+    assert np.corrcoef(mixed, stereo.sum(axis=0))[0, 1] > 0.95
+
+
+def tone(seconds: float = 2.0, rate: int = RATE, *, channels: int = 1, level: float = 0.5) -> NDArray[np.float32]:
+    """Return tones of 300 Hz, 600 Hz, … as ``(sample, channel)``."""
+    times = np.arange(round(seconds * rate))[:, None] / rate
+    return (level * np.sin(2 * np.pi * 300 * times * np.arange(1, channels + 1))).astype(np.float32)
+
+
+def encode(signal: NDArray[np.float32], rate: int = RATE, *, container: str, encoding: str | None = None) -> bytes:
+    target = io.BytesIO()
+    soundfile.write(target, signal, rate, format=container, subtype=encoding)
+    return target.getvalue()
+
+
+def put(folder: Path, data: bytes, name: str = "x.bin") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("container", "encoding", "name", "tolerance"),
+    [
+        ("WAV", "PCM_16", "a.mp3", 1e-3),
+        ("WAV", "ULAW", "a.ogg", 0.03),
+        ("FLAC", "PCM_16", "a.wav", 1e-3),
+        ("OGG", "VORBIS", "a.wav", 0.05),
+        ("OGG", "OPUS", "a.txt", 0.05),
+        ("MP3", "MPEG_LAYER_III", "a.gsm", 0.05),
+        ("AIFF", "PCM_24", "a.wav", 1e-3),
+        ("AU", "PCM_16", "a.raw", 1e-3),
+        ("NIST", "PCM_16", "a", 1e-3),
+        ("CAF", "PCM_16", "a.g722", 1e-3),
+    ],
+)
+def test_content_decides_and_not_the_name(
+    tmp_path: Path, container: str, encoding: str, name: str, tolerance: float
+) -> None:
+    signal = tone(channels=2)
+    path = put(tmp_path, encode(signal, container=container, encoding=encoding), name)
+    decoded = audio.read(path)
+    assert (decoded.code, decoded.message) == (Code.OK, "")
+    assert (decoded.info.sampling_rate, decoded.info.channels, decoded.info.frames) == (RATE, 2, len(signal))
+    assert decoded.info.codec == f"{container}/{encoding}".lower()
+    assert decoded.info.duration_s == decoded.decoded_s == 2.0
+    assert decoded.signal.shape == (2, len(signal))
+    np.testing.assert_allclose(decoded.signal[:, 2000:-2000], signal.T[:, 2000:-2000], atol=tolerance)
+    assert audio.probe(path) == decoded.info
+
+
+def encode_aac(signal: NDArray[np.float32], container: str) -> bytes:
+    target = io.BytesIO()
+    with av.open(target, "w", format=container) as file:
+        stream = file.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(signal.T), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        file.mux([*stream.encode(frame), *stream.encode(None)])
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mp4", "mov/aac"), ("matroska", "matroska/aac"), ("adts", "aac/aac")]
+)
+def test_what_libsndfile_does_not_know(tmp_path: Path, container: str, codec: str) -> None:
+    path = put(tmp_path, encode_aac(tone(), container), "a.wav")
+    decoded = audio.read(path)
+    assert (decoded.code, decoded.info.codec) == (Code.OK, codec)
+    assert (decoded.info.frames is None) == (container == "adts")
+    assert decoded.decoded_s == pytest.approx(2, abs=0.15)
+    middle = decoded.signal[0, RATE // 2 : 3 * RATE // 2]
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
+    assert np.argmax(np.abs(np.fft.rfft(middle))) == 300
+
+
+def test_mp3_read_in_blocks_is_the_mp3_read_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    signal = (tone(4.0) + 0.1 * rng.standard_normal((4 * RATE, 1))).astype(np.float32)
+    path = put(tmp_path, encode(signal, container="MP3"))
+    whole, _ = soundfile.read(path, dtype="float32")
+    np.testing.assert_allclose(audio.read(path).signal[0], whole, atol=1e-6)
+
+
+def test_object_store(tmp_path: Path) -> None:
+    data = encode(tone(), container="FLAC")
+    with fsspec.open("memory://test-audio/calls/ä b.wav", "wb") as file:
+        file.write(data)
+    remote = audio.read("memory://test-audio/calls/ä b.wav", sampling_rate=8000)
+    local = audio.read(put(tmp_path, data), sampling_rate=8000)
+    assert remote.info == local.info
+    np.testing.assert_array_equal(remote.signal, local.signal)
+    with pytest.raises(AudioError) as caught:
+        audio.read("memory://test-audio/calls/absent.wav")
+    assert caught.value.code is Code.MISSING
+
+
+def test_failed_read_is_unreadable_and_not_the_end_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fsspec.open("memory://test-audio/flaky.wav", "wb") as file:
+        file.write(encode(tone(20.0), container="WAV"))
+    reads = []
+
+    def flaky(self: MemoryFile, size: int = -1) -> bytes:
+        reads.append(size)
+        if len(reads) > 20:
+            raise ConnectionResetError("the line is dead")
+        return io.BytesIO.read(self, size)
+
+    monkeypatch.setattr(MemoryFile, "read", flaky)
+    assert outcome("memory://test-audio/flaky.wav") == (
+        Code.UNREADABLE,
+        "reading the file failed: ConnectionResetError: the line is dead",
+    )
+
+
+def test_what_is_not_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outcome(tmp_path / "absent.wav")[0] is Code.MISSING
+    assert outcome(tmp_path)[0] is Code.UNREADABLE
+    assert outcome(put(tmp_path, b""))[0] is Code.EMPTY
+    path = put(tmp_path, encode(tone(), container="WAV"))
+
+    def refuse(*args: object, **keywords: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert outcome(path) == (Code.UNREADABLE, "the file cannot be opened: Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"<html><body>404 Not Found</body></html>\n" * 9, "text found"),
+        (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "text found"),
+        (b"ffconcat version 1.0\nfile other.wav\n", "text found"),
+        (np.random.default_rng(0).bytes(100_000), "no known container"),
+        (b"\xff" * 50_000, "no known container"),
+        (bytes(50_000), "no known container"),
+    ],
+)
+def test_what_is_not_sound(tmp_path: Path, content: bytes, found: str) -> None:
+    put(tmp_path, encode(tone(), container="WAV"), "other.wav")
+    code, message = outcome(put(tmp_path, content, "a.gsm"))
+    assert code is Code.UNSUPPORTED
+    assert message.startswith(found)
+
+
+@pytest.mark.parametrize("encoding", ["ULAW", "ALAW", "PCM_16"])
+def test_headerless_telephone_sound_is_not_guessed(tmp_path: Path, encoding: str) -> None:
+    signal = 0.1 * np.random.default_rng(1).standard_normal((40_000, 1)).astype(np.float32)
+    data = encode(signal, 8000, container="RAW", encoding=encoding)
+    assert outcome(put(tmp_path, data, "a.ulaw"))[0] is Code.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("container", "encoding"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "MS_ADPCM"),
+        ("WAV", "GSM610"),
+        ("RF64", "PCM_16"),
+        ("AIFF", "PCM_16"),
+        ("AU", "ULAW"),
+        ("NIST", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("MP3", "MPEG_LAYER_III"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+    ],
+)
+def test_cut_file_is_truncated(tmp_path: Path, container: str, encoding: str) -> None:
+    noise = 0.1 * np.random.default_rng(2).standard_normal((5 * RATE, 1)).astype(np.float32)
+    data = encode(noise, container=container, encoding=encoding)
+    decoded = audio.read(put(tmp_path, data[: len(data) // 2]))
+    assert decoded.code is Code.TRUNCATED
+    assert 1.5 < decoded.decoded_s < 3.2
+    if container == "OGG":
+        assert decoded.message == f"decoded {decoded.decoded_s:.2f} s; the file ends inside an Ogg page"
+    else:
+        assert decoded.info.duration_s == pytest.approx(5, abs=0.1)
+        expected = f"decoded {decoded.decoded_s:.2f} s of the {decoded.info.duration_s:.2f} s that the header claims"
+        assert decoded.message.startswith(expected)
+
+
+def test_damage_in_the_middle_of_an_ogg_is_noticed(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(3).standard_normal((20 * RATE, 1)).astype(np.float32)
+    data = bytearray(encode(noise, container="OGG", encoding="VORBIS"))
+    data[len(data) // 2] ^= 0xFF
+    code, message = outcome(put(tmp_path, bytes(data)))
+    assert code is Code.TRUNCATED
+    assert message.endswith("of the 20.00 s that the header claims")
+
+
+def wav(*, channels: int = 1, rate: int = 8000, data: bytes = bytes(16_000), claimed: int | None = None) -> bytes:
+    """Return a 16-bit WAV file with a header that may lie."""
+    fields = [(16, 4), (1, 2), (channels, 2), (rate, 4), (2 * rate, 4), (2 * max(1, channels) % 2**16, 2), (16, 2)]
+    length = len(data) if claimed is None else claimed
+    head = b"WAVEfmt " + b"".join(value.to_bytes(size, "little") for value, size in fields)
+    body = head + b"data" + length.to_bytes(4, "little") + data
+    return b"RIFF" + min(len(body), 36 + length).to_bytes(4, "little") + body
+
+
+@pytest.mark.parametrize("claimed", [0, 0x7FFF_EFDC + 0x1000, 0xFFFF_FFFF, 0xFFFF_FFFF - 36])
+def test_stream_without_length(tmp_path: Path, claimed: int) -> None:
+    path = put(tmp_path, wav(claimed=claimed))
+    decoded = audio.read(path)
+    assert decoded.code is Code.OK
+    assert decoded.info.frames is audio.probe(path).duration_s is None
+    assert decoded.signal.shape == (1, 8000)
+    assert decoded.message == "decoded 1.00 s; the header does not say how much there is"
+
+
+def test_wav_without_samples_is_empty(tmp_path: Path) -> None:
+    assert outcome(put(tmp_path, wav(data=b"")))[0] is Code.EMPTY
+    code, message = outcome(put(tmp_path, wav(data=b"", claimed=32_000)))
+    assert code is Code.EMPTY
+    assert "no samples" in message
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        ({"channels": 0}, Code.CORRUPT),
+        ({"rate": 0}, Code.CORRUPT),
+        ({"channels": 33}, Code.UNSUPPORTED),
+        ({"channels": 65_535}, Code.UNSUPPORTED),
+        ({"rate": 500}, Code.UNSUPPORTED),
+        ({"rate": 0x7FFF_FFFF}, Code.UNSUPPORTED),
+        ({"claimed": 0x7000_0000}, Code.TRUNCATED),
+    ],
+)
+def test_absurd_claims(tmp_path: Path, lie: dict[str, int], code: Code) -> None:
+    assert outcome(put(tmp_path, wav(**lie)))[0] is code
+
+
+def float_wav(wild: float, count: int) -> bytes:
+    signal = tone()
+    signal[100 : 100 + count] = wild
+    return encode(signal, container="WAV", encoding="FLOAT")
+
+
+@pytest.mark.parametrize("wild", [np.nan, np.inf, -np.inf, 1e30])
+def test_wild_samples(tmp_path: Path, wild: float) -> None:
+    few = audio.read(put(tmp_path, float_wav(wild, 3)))
+    assert few.code is Code.OK
+    assert few.message.startswith("3 samples, not finite")
+    assert not few.signal[0, 100:103].any()
+    assert outcome(put(tmp_path, float_wav(wild, 1000)))[0] is Code.CORRUPT
+
+
+def test_integers_stored_as_floats_are_corrupt(tmp_path: Path) -> None:
+    data = encode(32_767 * tone(), container="WAV", encoding="FLOAT")
+    assert outcome(put(tmp_path, data))[0] is Code.CORRUPT
+
+
+def test_sound_beyond_full_scale_is_clipped_and_noted(tmp_path: Path) -> None:
+    decoded = audio.read(put(tmp_path, encode(tone(level=2.0), container="WAV", encoding="FLOAT")))
+    assert decoded.code is Code.OK
+    assert decoded.message.endswith("samples beyond full scale clipped (peak 2.00)")
+    assert np.abs(decoded.signal).max() == 1
+
+
+def test_damaged_bytes_end_in_a_verdict(tmp_path_factory: pytest.TempPathFactory) -> None:
+    files = [
+        encode(tone(0.5), container=container, encoding=encoding)
+        for container, encoding in (("WAV", "ULAW"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"))
+    ]
+    folder = tmp_path_factory.mktemp("damaged")
+
+    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.sampled_from(files),
+        st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=5),
+        st.floats(0, 1),
+    )
+    def check(data: bytes, flips: list[tuple[int, int]], kept: float) -> None:
+        damaged = bytearray(data)
+        for place, value in flips:
+            damaged[place] = value
+        code, message = outcome(put(folder, bytes(damaged[: round(kept * len(damaged))])))
+        assert code in (Code.OK, Code.TRUNCATED, Code.EMPTY, Code.CORRUPT, Code.UNSUPPORTED)
+        assert "\n" not in message
+
+    check()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 3000),
+    st.sampled_from([1234, 8000, 11_025, 16_000, 24_414, 44_100, 48_000, 96_000]),
+    st.sampled_from([8000, 16_000, 44_100]),
+    st.integers(1, 3),
+)
+def test_resampled_length(frames: int, source_rate: int, target_rate: int, channels: int) -> None:
+    with fsspec.open("memory://test-audio/length.wav", "wb") as file:
+        file.write(encode(tone(frames / source_rate, source_rate, channels=channels), source_rate, container="WAV"))
+    decoded = audio.read("memory://test-audio/length.wav", sampling_rate=target_rate)
+    length = audio.resampled_length(frames, source_rate, target_rate)
+    assert decoded.signal.shape == (channels, length)
+    assert 0 <= length * source_rate - frames * target_rate < source_rate
+    assert decoded.sampling_rate == target_rate
+    assert decoded.info.sampling_rate == source_rate
+
+
+@pytest.mark.parametrize(("source_rate", "target_rate"), [(48_000, 8000), (44_100, 16_000), (8000, 16_000)])
+def test_resampling_keeps_pitch_level_and_channels(tmp_path: Path, source_rate: int, target_rate: int) -> None:
+    path = put(tmp_path, encode(tone(2.0, source_rate, channels=2), source_rate, container="WAV", encoding="PCM_24"))
+    decoded = audio.read(path, sampling_rate=target_rate)
+    middle = slice(target_rate // 4, -target_rate // 4)
+    np.testing.assert_allclose(decoded.signal[:, middle], tone(2.0, target_rate, channels=2).T[:, middle], atol=2e-4)
+
+
+def test_threads_read_the_same(tmp_path: Path) -> None:
+    path = put(tmp_path, encode(tone(5.0, channels=2), container="OGG", encoding="OPUS"))
+    with ThreadPoolExecutor(4) as pool:
+        decoded = list(pool.map(lambda _: audio.read(path, sampling_rate=8000).signal, range(8)))
+    for signal in decoded[1:]:
+        np.testing.assert_array_equal(signal, decoded[0])
