@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from emolib.errors import AudioError, Code
+from emolib.sound.headers import WavHeader, claimed_frames, slack, wav_header
 from emolib.storage import AnyPath, is_local, resolve
 
 _Block: TypeAlias = NDArray[np.float32]  # (sample, channel)
@@ -40,10 +41,6 @@ _MAX_WILD = 1e-3
 _FFMPEG_FORMATS = "mov,matroska,asf,avi,flv,mpegts,wav,w64,aiff,au,caf,ogg,flac,mp3,aac,amr,gsm,nistsphere,voc,wv,ape"
 _WITHOUT_LENGTH = {"aac", "amr", "mp3", "mpegts"}  # FFmpeg estimates the duration of these from the bit rate
 _NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT; other numbers say what is wrong with a format it knows
-_OPEN_LENGTH = 0x7FFF_0000
-_MAX_CHUNKS = 1000
-_MAX_OGG_PAGE = 65_307
-_UNKNOWN_LENGTH = 2**62  # libsndfile's way to say that a stream has no length is 2**63 - 1
 _MAGIC = {
     rb"RIFF....WAV|RIFX....WAV|RF64....WAV": "WAV",
     rb"FORM....AIF": "AIFF",
@@ -272,7 +269,7 @@ def _decoding(path: AnyPath) -> Iterator[_SoundFile | _FFmpeg]:
 def _decoder(source: _Source) -> _SoundFile | _FFmpeg:
     if not source.size:
         raise AudioError(Code.EMPTY, "the file has no bytes")
-    wav = _wav_header(source)
+    wav = wav_header(source)
     if wav is not None and not (wav.channels and wav.sampling_rate):
         found = f"{wav.channels} channel(s) at {wav.sampling_rate} Hz"
         raise AudioError(Code.CORRUPT, f"the WAV header claims {found}, expected neither to be 0")
@@ -319,11 +316,17 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
 class _SoundFile:
     """What libsndfile makes of a source."""
 
-    def __init__(self, source: _Source, wav: _WavHeader | None) -> None:
+    def __init__(self, source: _Source, wav: WavHeader | None) -> None:
         source.seek(0)
         self._file = _Sequential(source)
         self.opened = int(self._file.frames)
-        frames, self.fault = _claim(source, wav, self._file)
+        frames, self.fault = claimed_frames(
+            source,
+            wav,
+            opened=self.opened,
+            sampling_rate=self._file.samplerate,
+            ticks=48_000 if self._file.subtype == "OPUS" else self._file.samplerate,
+        )
         codec = f"{self._file.format}/{self._file.subtype}".lower()
         self.info = AudioInfo(codec, self._file.samplerate, self._file.channels, frames)
 
@@ -341,7 +344,7 @@ class _SoundFile:
 class _FFmpeg:
     """What FFmpeg makes of a source."""
 
-    def __init__(self, source: _Source, wav: _WavHeader | None) -> None:
+    def __init__(self, source: _Source, wav: WavHeader | None) -> None:
         source.seek(0)
         options = {"format_whitelist": _FFMPEG_FORMATS}
         self._source = source
@@ -431,7 +434,7 @@ class _Judge:
             raise AudioError(Code.CORRUPT, f"{found}, expected within -1 to 1")
         decoded = f"decoded {self.frames / info.sampling_rate:.2f} s"
         notes = []
-        short = info.frames is not None and info.frames - self.frames > _slack(info.frames, info.sampling_rate)
+        short = info.frames is not None and info.frames - self.frames > slack(info.frames, info.sampling_rate)
         if short:
             notes.append(f"{decoded} of the {info.duration_s:.2f} s that the header claims")
         elif fault:
@@ -445,97 +448,6 @@ class _Judge:
         if self._clipped:
             notes.append(f"{self._clipped} samples beyond full scale clipped (peak {self._peak:.2f})")
         return (Code.TRUNCATED if short or fault else Code.OK), "; ".join(notes)
-
-
-@dataclass(frozen=True, slots=True)
-class _WavHeader:
-    channels: int
-    sampling_rate: int
-    block_bytes: int
-    claimed: int | None  # bytes of sound; None: a stream, whose length was not known when the header was written
-    there: int
-
-    def frames(self, opened: int) -> int | None:
-        """Return the claimed frames; `opened` are those that libsndfile, which trusts the file's size, will read."""
-        if self.claimed is None:
-            return None
-        blocks = self.there // self.block_bytes if self.block_bytes else 0
-        if self.claimed <= self.there or not blocks:
-            return opened
-        return opened * (self.claimed // self.block_bytes) // blocks
-
-
-def _wav_header(source: _Source) -> _WavHeader | None:
-    order: Literal["little", "big"] = "big" if source.head.startswith(b"RIFX") else "little"
-    if source.head[:4] not in (b"RIFF", b"RIFX", b"RF64") or source.head[8:12] != b"WAVE":
-        return None
-    whole = int.from_bytes(source.head[4:8], order)
-    channels = rate = block = long = 0
-    for name, length, place in _chunks(source, order):
-        body = source.at(place, 16)
-        if name == b"fmt ":
-            channels, rate, block = (int.from_bytes(body[i:j], order) for i, j in ((2, 4), (4, 8), (12, 14)))
-        elif name == b"ds64":
-            long = int.from_bytes(body[8:], order)
-        elif name == b"data":
-            there = source.size - place
-            if long and length == 0xFFFF_FFFF:
-                return _WavHeader(channels, rate, block, long, there)
-            # Streams are written with 0 or with the largest number, from which some subtract their header.
-            never_set = length == 0 and (whole + 8 < source.size or whole >= _OPEN_LENGTH)
-            is_stream = never_set or (length > there and length >= _OPEN_LENGTH)
-            return _WavHeader(channels, rate, block, None if is_stream else length, there)
-    return None
-
-
-def _chunks(source: _Source, order: Literal["little", "big"]) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, the claimed length and the place of the chunks of a RIFF or an IFF file."""
-    place = 12
-    for _ in range(_MAX_CHUNKS):
-        head = source.at(place, 8)
-        if len(head) < 8:
-            return
-        length = int.from_bytes(head[4:], order)
-        place += 8
-        yield head[:4], length, place
-        place += length + length % 2
-
-
-def _claim(source: _Source, wav: _WavHeader | None, file: soundfile.SoundFile) -> tuple[int | None, str]:
-    """Return the frames that a header claims, and what is wrong with the file where that shows before the decode.
-
-    libsndfile corrects the claim of most formats by the size of the file, without a word.
-    """
-    opened, head = int(file.frames), source.head
-    if opened >= _UNKNOWN_LENGTH:
-        return None, ""
-    if wav is not None:
-        return wav.frames(opened), ""
-    claimed = 0
-    if head.startswith(b"OggS"):
-        # The last page counts the samples up to its end. libsndfile stops at the first damaged page.
-        tail = source.at(max(0, source.size - _MAX_OGG_PAGE), _MAX_OGG_PAGE)
-        page = tail[max(0, tail.rfind(b"OggS\0")) :]
-        if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            return None, "the file ends inside an Ogg page"
-        ticks = file.samplerate if file.subtype != "OPUS" else 48_000
-        claimed = int.from_bytes(page[6:14], "little", signed=True) * file.samplerate // ticks
-        # Opus counts some milliseconds that a decoder leaves out; they are no part of the sound.
-        claimed = claimed if claimed - opened > _slack(claimed, file.samplerate) else 0
-    elif head.startswith(b"FORM"):
-        common = (source.at(place, 6) for name, _, place in _chunks(source, "big") if name == b"COMM")
-        claimed = int.from_bytes(next(common, b"")[2:], "big")
-    elif head.startswith(b"NIST_1A") and (count := re.search(rb"sample_count -i (\d+)", head)):
-        claimed = int(count[1])
-    elif head.startswith(b".snd"):
-        size, there = int.from_bytes(head[8:12], "big"), source.size - int.from_bytes(head[4:8], "big")
-        claimed = opened * size // there if 0 < there < size < 0xFFFF_FFFF else 0
-    return max(opened, claimed), ""
-
-
-def _slack(frames: int, sampling_rate: int) -> float:
-    """Return how many samples a decode may fall short: codecs pad, and containers round."""
-    return min(0.1 * sampling_rate, 0.1 * frames)
 
 
 def _one_line(text: str) -> str:
