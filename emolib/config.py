@@ -165,7 +165,8 @@ class ScoringConfig(Settings):
     Parameters
     ----------
     hop_s
-        Distance between the starts of two windows in seconds; None takes the model's own.
+        Distance between the starts of two windows in seconds; None takes the model's own, or the length of its windows
+        where it has none.
     channels
         Role of each 0-based channel; empty: roles are not known.
     roles

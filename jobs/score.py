@@ -193,7 +193,8 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
             f"{len(lost)} of {len(blocks)} blocks could not be scored ({lost[0]}); the rest is stored: "
             "give the workers more memory and run the same command again"
         )
-    run.close(_counts(run.totals()))
+    codes, audio_s = run.totals()
+    run.close({**_counts(codes), "audio_s": round(audio_s, 1)})
 
 
 def _counts(codes: Mapping[str, int]) -> dict[str, Any]:
@@ -207,8 +208,9 @@ def _summary(out: str, runs: list[ledger.Run], listed: int, seconds: float, fail
     codes: Counter[str] = Counter()
     audio_s = 0.0
     for run in runs:
-        codes.update(run.totals())
-        audio_s += run.audio_s()
+        of_run, decoded_s = run.totals()
+        codes.update(of_run)
+        audio_s += decoded_s
     counts = _counts(codes)
     if codes:
         rows = [[code, Code(code).outcome.value, count] for code, count in sorted(codes.items())]

@@ -1,0 +1,362 @@
+"""Runs: what was planned under which settings, and how much of it is done.
+
+A run lies in ``PRED/_runs/<run_id>/``: ``config.json``, ``plan/part-00000.parquet`` and so on, ``plan.json``, which is
+written last and says that the plan is stored, and ``summary.json`` once the run is closed. What is done is not written
+down anywhere: the `recordings` parts that exist say it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from upath import UPath
+
+from emolib.archive.aggregates import labels_of, window_config
+from emolib.archive.lock import LOCK_NAME
+from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording
+from emolib.archive.predictions import committed, files, filesystem, is_predictions, part_of, scan
+from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
+from emolib.config import ScoringConfig, Settings, differences, fingerprint, parse
+from emolib.errors import SettingsError
+from emolib.features.windows import window_shape
+from emolib.storage import AnyPath, is_local, read_json, resolve, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from emolib.learning.bundle import ModelBundle
+
+_PLAN_ROWS = 50_000  # per part of a stored plan
+
+
+class RunConfig(Settings):
+    """Everything that a worker needs to know of a run, and that says whether its rows may stand beside others.
+
+    Parameters
+    ----------
+    model, archive
+        Absolute paths, or URLs.
+    scoring_settings
+        What `scoring_fingerprint` is the fingerprint of, see `scoring_settings`.
+    classes
+        The public classes, in the order of the columns.
+    batch
+        Windows that the model sees at once; changes no number.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    archive: str
+    model: str
+    model_id: str
+    scoring: ScoringConfig
+    scoring_settings: dict[str, Any]
+    scoring_fingerprint: str
+    classes: tuple[str, ...]
+    batch: int
+    block_s: float
+    max_recordings: int
+
+
+def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
+    """Return all settings that change the numbers of a row, in a form that does not depend on how they were said."""
+    roles = config.scored_roles
+    return {
+        "model_id": bundle.model_id,
+        "labels": bundle.scheme.name,
+        "classes": list(labels_of(bundle, config).classes),
+        "abstention_threshold": bundle.abstention_threshold,
+        "features": bundle.profile.fingerprinted()["features"],
+        "windows": window_config(bundle, config).model_dump(mode="json"),
+        "min_level_dbfs": config.min_level_dbfs,
+        "channels": {str(channel): config.channels[channel] for channel in sorted(config.channels)},
+        "roles": None if roles is None else sorted(roles),
+    }
+
+
+def scoring_fingerprint(bundle: ModelBundle, config: ScoringConfig) -> str:
+    """Return the fingerprint of `scoring_settings`: rows that share it may stand in one table."""
+    return fingerprint(scoring_settings(bundle, config))
+
+
+def run_config(
+    bundle: ModelBundle,
+    *,
+    model: AnyPath,
+    archive: AnyPath,
+    scoring: ScoringConfig,
+    batch: int = 64,
+    block_s: float = 3600.0,
+    max_recordings: int = 1000,
+) -> RunConfig:
+    """Return the settings of a run that scores an archive with a model.
+
+    Parameters
+    ----------
+    model
+        The folder that the bundle was loaded from.
+
+    Raises
+    ------
+    SettingsError
+        If the settings contradict each other or the model.
+    """
+    if scoring.roles and not scoring.channels:
+        raise SettingsError(
+            f"roles {', '.join(scoring.roles)} to score found without the channels that have them; give the channels "
+            "too, such as 0=agent,1=customer"
+        )
+    window_shape(bundle.profile.features, window_config(bundle, scoring))
+    settings = scoring_settings(bundle, scoring)
+    return RunConfig(
+        archive=_absolute(archive),
+        model=_absolute(model),
+        model_id=bundle.model_id,
+        scoring=scoring,
+        scoring_settings=settings,
+        scoring_fingerprint=fingerprint(settings),
+        classes=tuple(settings["classes"]),
+        batch=batch,
+        block_s=block_s,
+        max_recordings=max_recordings,
+    )
+
+
+def check_out(pred: AnyPath, config: RunConfig) -> None:
+    """See that a run of these settings may write to a folder: one that is new, empty, or holds predictions like them.
+
+    Raises
+    ------
+    SettingsError
+        If the folder holds other files, or predictions of another model, label scheme or other scoring settings.
+    """
+    if not is_predictions(pred):
+        folder = resolve(pred)
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise SettingsError(f"{pred} is a file, expected a folder for the predictions; give another --out")
+        others = sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME and path.name[0] != ".")
+        if others:
+            raise SettingsError(
+                f"{pred} holds {others[0]} and no predictions, expected a new or empty folder, or one that "
+                "`emolib score` wrote; give another --out"
+            )
+        return
+    for run in runs(pred)[-1:]:
+        if differs := differences(dict(run.config.scoring_settings), dict(config.scoring_settings)):
+            raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of the scoring job, as it is stored.
+
+    Attributes
+    ----------
+    pred
+        The predictions that it belongs to.
+    run_id
+        Its start in UTC and a random suffix, so that runs sort by time.
+    """
+
+    pred: UPath
+    run_id: str
+    config: RunConfig
+
+    @classmethod
+    def create(cls, pred: AnyPath, *, config: RunConfig, plan: pd.DataFrame) -> Run:
+        """Store the settings and the plan of a new run (see `emolib.archive.plan.plan`); from then on it is open."""
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        run = cls(resolve(pred), run_id, config)
+        write_json(run.folder / "config.json", config.model_dump(mode="json"))
+        stored: list[dict[str, Any]] = []
+        for start in range(0, len(plan), _PLAN_ROWS):
+            rows = plan.iloc[start : start + _PLAN_ROWS]
+            name = f"part-{len(stored):05d}.parquet"
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.Table.from_pandas(rows, PLAN_SCHEMA, preserve_index=False), sink, compression="zstd")
+            write_bytes(run.folder / "plan" / name, sink.getvalue().to_pybytes())
+            stored.append(
+                {"name": name, "first_block": int(rows["block"].iloc[0]), "last_block": int(rows["block"].iloc[-1])}
+            )
+        write_json(
+            run.folder / "plan.json",
+            {
+                "recordings": len(plan),
+                "blocks": int(plan["block"].nunique()),
+                "estimated_s": float(plan["estimated_s"].sum()),
+                "parts": stored,
+            },
+        )
+        return run
+
+    @classmethod
+    def open(cls, pred: AnyPath, run_id: str) -> Run:
+        """Return a stored run.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such run, or its settings are of another version of emolib.
+        """
+        place = resolve(pred) / "_runs" / run_id / "config.json"
+        try:
+            stored = read_json(place)
+        except (FileNotFoundError, ValueError) as error:
+            raise SettingsError(f"no readable {place} found, expected the settings of run {run_id}") from error
+        return cls(resolve(pred), run_id, parse(RunConfig, stored))
+
+    @property
+    def folder(self) -> UPath:
+        """Where the run lies."""
+        return self.pred / "_runs" / self.run_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run is not closed yet."""
+        return not (self.folder / "summary.json").exists()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the run was closed before all its blocks were done."""
+        return not self.is_open and bool(read_json(self.folder / "summary.json").get("abandoned"))
+
+    def plan(self) -> pd.DataFrame:
+        """Return the stored plan, with the columns of `PLAN_SCHEMA`."""
+        return self._plan_dataset(None).to_table().to_pandas()
+
+    def planned(self, block: int) -> list[PlannedRecording]:
+        """Return the planned recordings of one block, in the order of the plan."""
+        rows = self._plan_dataset(block).to_table(filter=ds.field("block") == block)
+        return [PlannedRecording(**row) for row in rows.to_pylist()]
+
+    def blocks(self) -> pd.DataFrame:
+        """Return one row per block: block, date, recordings (their number) and estimated_s."""
+        return (
+            self.plan()
+            .groupby("block", as_index=False)
+            .agg(date=("date", "first"), recordings=("recording_id", "size"), estimated_s=("estimated_s", "sum"))
+        )
+
+    def todo(self) -> pd.DataFrame:
+        """Return the rows of `blocks` that are not committed."""
+        blocks = self.blocks()
+        done = {part.block for part in committed(self.pred) if part.run_id == self.run_id}
+        return blocks[~blocks["block"].isin(done)].reset_index(drop=True)
+
+    def totals(self) -> tuple[dict[str, int], float]:
+        """Return the number of its committed recordings by code, and the seconds of sound decoded from them."""
+        columns = pa.schema([schema("recordings", ()).field(name) for name in ("code", "decoded_s")])
+        done = [part for part in committed(self.pred) if part.run_id == self.run_id]
+        if not done:
+            return {}, 0.0
+        rows = scan(self.pred, "recordings", done, columns).to_table()
+        codes = Counter(rows["code"].to_pylist())
+        return dict(sorted(codes.items())), pc.sum(rows["decoded_s"]).as_py() or 0.0
+
+    def sweep(self) -> int:
+        """Remove what the run left uncommitted or half written; return how many files that were.
+
+        Only for the holder of the lock, when no task of the run is at work.
+        """
+        done = set(committed(self.pred))
+        swept = 0
+        for table in TABLES:
+            for path in files(self.pred, table):
+                part = part_of(path)
+                uncommitted = part is not None and part.run_id == self.run_id and part not in done
+                if uncommitted or (is_litter(path) and f"part-{self.run_id}-" in path.name):
+                    path.unlink(missing_ok=True)
+                    swept += 1
+        return swept
+
+    def close(self, summary: Mapping[str, Any], *, abandoned: bool = False) -> None:
+        """Sweep, then write the summary: the run is done.
+
+        Parameters
+        ----------
+        abandoned
+            Close it although blocks are left; a later run plans their recordings anew.
+
+        Raises
+        ------
+        ValueError
+            If blocks are left and the run is not abandoned.
+        """
+        if not abandoned and len(left := self.todo()):
+            raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
+        self.sweep()
+        write_json(self.folder / "summary.json", {**summary, "run_id": self.run_id, "abandoned": abandoned})
+
+    def _plan_dataset(self, block: int | None) -> ds.Dataset:
+        paths = [
+            (self.folder / "plan" / part["name"]).path
+            for part in read_json(self.folder / "plan.json")["parts"]
+            if block is None or part["first_block"] <= block <= part["last_block"]
+        ]
+        return ds.dataset(paths, schema=PLAN_SCHEMA, format="parquet", filesystem=filesystem(self.pred))
+
+
+def runs(pred: AnyPath) -> list[Run]:
+    """Return all runs whose plan is stored, oldest first."""
+    return [Run.open(pred, run_id) for run_id in started(pred)]
+
+
+def open_runs(pred: AnyPath) -> list[Run]:
+    """Return the runs that are planned and not closed, oldest first: they are to be finished first."""
+    return [run for run in runs(pred) if run.is_open]
+
+
+def started(pred: AnyPath) -> list[str]:
+    """Return the ids of the runs whose plan is stored, oldest first."""
+    return [run_id for run_id, is_started in _run_folders(pred) if is_started]
+
+
+def unstarted(pred: AnyPath) -> list[str]:
+    """Return the ids of runs that died before their plan was stored."""
+    return [run_id for run_id, is_started in _run_folders(pred) if not is_started]
+
+
+def remove_unstarted(pred: AnyPath) -> list[str]:
+    """Remove the runs that died before their plan was stored: they did nothing. Only for the holder of the lock."""
+    removed = unstarted(pred)
+    for run_id in removed:
+        folder = resolve(pred) / "_runs" / run_id
+        folder.fs.rm(folder.path, recursive=True)
+    return removed
+
+
+def known(pred: AnyPath) -> pd.DataFrame:
+    """Return recording_id, version and code of all recordings that have their row."""
+    columns = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "version", "code")])
+    done = committed(pred)
+    if not done:
+        return columns.empty_table().to_pandas()
+    return scan(pred, "recordings", done, columns).to_table().to_pandas()
+
+
+def is_litter(path: UPath) -> bool:
+    """Return whether a file is what a write that died left behind (see `emolib.storage.write_bytes`)."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def _run_folders(pred: AnyPath) -> list[tuple[str, bool]]:
+    root = resolve(pred) / "_runs"
+    if not root.exists():
+        return []
+    if not is_local(root):
+        root.fs.invalidate_cache()
+    return [(folder.name, (folder / "plan.json").exists()) for folder in sorted(root.iterdir()) if folder.is_dir()]
+
+
+def _absolute(path: AnyPath) -> str:
+    place = resolve(path)
+    return str(place.absolute()) if is_local(place) else str(place)

@@ -1,0 +1,138 @@
+"""Listing minus what is known -> blocks: the plan of a run, a pure function of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+
+from emolib.archive.calls import call_of
+from emolib.errors import SettingsError
+
+if TYPE_CHECKING:
+    from emolib.sound.manifest import Recording
+
+LISTING_COLUMNS = ["recording_id", "uri", "version", "size", "modified_s"]
+PLAN_SCHEMA = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("recording_id", pa.string()),
+        ("uri", pa.string()),
+        ("version", pa.string()),
+        ("size", pa.int64()),
+        ("date", pa.string()),
+        ("date_source", pa.string()),
+        ("call_id", pa.string()),
+        ("estimated_s", pa.float64()),
+    ]
+)
+
+# Bytes per second of what usually stands behind a suffix; blocks only need the order of magnitude.
+_BYTE_RATES = {
+    ".gsm": 1650, ".amr": 1500, ".awb": 3000, ".opus": 3000, ".wma": 4000, ".mp3": 4000, ".m4a": 8000, ".mp4": 8000,
+    ".aac": 8000, ".ogg": 8000, ".g722": 8000, ".ul": 8000, ".ulaw": 8000, ".al": 8000, ".alaw": 8000, ".flac": 12_000,
+}  # fmt: skip
+_BYTE_RATE = 16_000  # µ-law in stereo or 16 bit in mono, both at 8 kHz
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecording:
+    """One row of a plan."""
+
+    block: int
+    recording_id: str
+    uri: str
+    version: str
+    size: int
+    date: str
+    date_source: str
+    call_id: str
+    estimated_s: float
+
+
+def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
+    """Return listed recordings as the table that `plan` takes."""
+    return pd.DataFrame(
+        [(each.recording_id, each.uri, each.version, each.size, each.modified_s) for each in recordings],
+        columns=LISTING_COLUMNS,
+    )
+
+
+def plan(listing: pd.DataFrame, known: pd.DataFrame, *, block_s: float, max_recordings: int = 1000) -> pd.DataFrame:
+    """Plan the recordings that are listed but not known, in blocks of about equal work.
+
+    The plan does not depend on the order of the listing. Its rows are sorted by date and URI; a block is a run of them
+    within one date.
+
+    Parameters
+    ----------
+    listing
+        Columns recording_id, uri, version, size (byte) and modified_s, see `listing_table`.
+    known
+        Column recording_id: the recordings that have their row already, whatever their version.
+    block_s
+        Estimated seconds of sound in a block; only a single recording that is longer makes a longer block.
+    max_recordings
+        Most recordings in a block.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `PLAN_SCHEMA`; block counts from 0, date is an ISO date.
+
+    Raises
+    ------
+    SettingsError
+        If two rows of the listing have one recording_id.
+
+    Examples
+    --------
+    >>> rows = [("a", "2024-05-01/a.wav", "1", 960_000, 0.0), ("b", "2024-05-02/b.wav", "1", 960_000, 0.0)]
+    >>> listing = pd.DataFrame(rows, columns=LISTING_COLUMNS)
+    >>> plan(listing, listing[:0], block_s=600)[["block", "uri", "estimated_s"]].values.tolist()
+    [[0, '2024-05-01/a.wav', 60.0], [1, '2024-05-02/b.wav', 60.0]]
+    """
+    twins = listing[listing["recording_id"].duplicated(keep=False)].sort_values(["recording_id", "uri"])
+    if len(twins):
+        raise SettingsError(
+            f"{' and '.join(map(ascii, twins['uri'][:2]))} have one recording_id, expected URIs that are distinct in "
+            "Unicode form NFC; rename one of them"
+        )
+    new = listing[~listing["recording_id"].isin(known["recording_id"])]
+    calls = [call_of(*row) for row in zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)]
+    rows = new.drop(columns="modified_s").assign(
+        date=[call.date for call in calls],
+        date_source=[call.date_source for call in calls],
+        call_id=[call.call_id for call in calls],
+        estimated_s=[estimate_s(*row) for row in zip(new["uri"], new["size"], strict=True)],
+    )
+    rows = rows.sort_values(["date", "uri"], ignore_index=True)
+    rows["block"] = _blocks(rows, block_s, max_recordings)
+    return rows[PLAN_SCHEMA.names]
+
+
+def estimate_s(uri: str, size: int) -> float:
+    """Return about how many seconds of sound a file of this name and size (byte) holds.
+
+    Examples
+    --------
+    >>> estimate_s("a.GSM", 99_000), estimate_s("a.wav", 16_000)
+    (60.0, 1.0)
+    """
+    return size / _BYTE_RATES.get(uri[uri.rfind(".") :].lower(), _BYTE_RATE)
+
+
+def _blocks(rows: pd.DataFrame, block_s: float, max_recordings: int) -> list[int]:
+    blocks: list[int] = []
+    last_date, filled_s, count = None, 0.0, 0
+    for date, estimated_s in zip(rows["date"], rows["estimated_s"], strict=True):
+        if not blocks or date != last_date or count == max_recordings or filled_s + estimated_s > block_s:
+            blocks.append(blocks[-1] + 1 if blocks else 0)
+            last_date, filled_s, count = date, estimated_s, 1
+        else:
+            blocks.append(blocks[-1])
+            filled_s, count = filled_s + estimated_s, count + 1
+    return blocks

@@ -1,0 +1,156 @@
+"""The Parquet tables of the predictions: where their parts lie, how they are written and read.
+
+A part is ``PRED/<table>/date=YYYY-MM-DD/part-<run_id>-<block>.parquet``: the rows of one block in one table. The date
+of the call stands in the path and not in the file, as Hive lays tables out: pandas, DuckDB, Spark and Athena all read
+it from there, and would otherwise see the column twice, with types that clash.
+
+A block has a part in each of `TABLES`, empty where there is nothing to say. Its `recordings` part is written last and
+is its commit: what lies in the other tables without it does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow import fs
+from upath import UPath
+
+from emolib.archive.schemas import KEYS, TABLES, schema
+from emolib.errors import SettingsError
+from emolib.storage import AnyPath, is_local, resolve, write_bytes
+
+_DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
+_PART = re.compile(r"part-(\d{8}T\d{6}-[0-9a-f]{4})-(\d{6,})\.parquet")
+DATE_TYPE = "datetime64[s]"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """What one block of one run writes to each table."""
+
+    date: str
+    run_id: str
+    block: int
+
+    def path(self, pred: AnyPath, table: str) -> UPath:
+        """Return where the part lies in a table."""
+        return resolve(pred) / table / f"date={self.date}" / f"part-{self.run_id}-{self.block:06d}.parquet"
+
+
+def is_predictions(pred: AnyPath) -> bool:
+    """Return whether a folder holds predictions: whether runs have been planned there."""
+    return (resolve(pred) / "_runs").exists()
+
+
+def require_predictions(pred: AnyPath) -> None:
+    """Raise `SettingsError` unless a folder holds predictions."""
+    if not is_predictions(pred):
+        raise SettingsError(f"{pred} holds no predictions, expected a folder that `emolib score` wrote; check the path")
+
+
+def parts(pred: AnyPath, table: str) -> list[Part]:
+    """List the parts of a table, committed or not, sorted by date, run and block."""
+    return sorted(part for path in files(pred, table) if (part := part_of(path)))
+
+
+def committed(pred: AnyPath) -> list[Part]:
+    """List the parts that count, sorted: those whose rows stand in `recordings`."""
+    return parts(pred, "recordings")
+
+
+def files(pred: AnyPath, table: str) -> list[UPath]:
+    """List all files of a table, whatever they are."""
+    folder = resolve(pred) / table
+    if is_local(folder):
+        return [path for path in folder.rglob("*") if path.is_file()]
+    folder.fs.invalidate_cache()  # fsspec would remember a listing from before the workers wrote
+    names = (name.removeprefix(folder.path).lstrip("/") for name in folder.fs.find(folder.path))
+    return [folder / name for name in names if name and name[-1] != "/"]
+
+
+def part_of(path: UPath) -> Part | None:
+    """Return what part a file of a table is, or None if it is none."""
+    date, name = _DATE.fullmatch(path.parent.name), _PART.fullmatch(path.name)
+    return Part(date[1], name[1], int(name[2])) if date and name else None
+
+
+def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes: Sequence[str]) -> None:
+    """Write the rows of a block to a table; the same rows give the same bytes.
+
+    Raises
+    ------
+    ValueError
+        If the rows have not the table's schema.
+    """
+    expected = schema(table, classes)
+    if not rows.schema.equals(expected, check_metadata=True):
+        raise ValueError(f"rows of {table} with the schema\n{rows.schema}\nfound, expected\n{expected}")
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.combine_chunks(), sink, compression="zstd")
+    write_bytes(part.path(pred, table), sink.getvalue().to_pybytes())
+
+
+def read(pred: AnyPath, *, table: str, date: str | None = None) -> pd.DataFrame:
+    """Read a table of predictions, committed rows only.
+
+    Parameters
+    ----------
+    pred
+        Folder or URL of the predictions.
+    table
+        ``recordings``, ``channels``, ``windows`` or ``calls``.
+    date
+        ISO date; None reads all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `emolib.archive.schemas.COLUMNS` and, last, ``date`` as datetime64[s] (midnight). Rows are
+        sorted by date and the table's keys, so they do not depend on how the work was cut into blocks.
+
+    Raises
+    ------
+    SettingsError
+        If there are no predictions, or no such table.
+    """
+    if table not in TABLES:
+        raise SettingsError(f"table {table!r} found, expected one of {', '.join(TABLES)}")
+    require_predictions(pred)
+    by_date: dict[str, list[Part]] = {}
+    for part in committed(pred):
+        if date is None or part.date == date:
+            by_date.setdefault(part.date, []).append(part)
+    if not by_date:
+        return schema(table, ()).empty_table().to_pandas().assign(date=pd.Series(dtype=DATE_TYPE))
+    # Columns are only ever added, so the newest part has them all.
+    newest = max((part for group in by_date.values() for part in group), key=lambda part: (part.run_id, part.block))
+    place = newest.path(pred, table)
+    columns = pq.read_schema(place.path, filesystem=filesystem(place))
+    frames = [
+        scan(pred, table, group, columns)
+        .to_table()
+        .sort_by([(key, "ascending") for key in KEYS[table]])
+        .to_pandas()
+        .assign(date=pd.Timestamp(day))
+        for day, group in by_date.items()
+    ]
+    return pd.concat(frames, ignore_index=True).astype({"date": DATE_TYPE})
+
+
+def scan(pred: AnyPath, table: str, group: Sequence[Part], columns: pa.Schema) -> ds.Dataset:
+    """Return some parts of a table as a pyarrow dataset of these columns."""
+    paths = [part.path(pred, table) for part in group]
+    return ds.dataset(
+        [path.path for path in paths], schema=columns, format="parquet", filesystem=filesystem(resolve(pred))
+    )
+
+
+def filesystem(path: UPath) -> fs.FileSystem:
+    """Return the file system of a path as pyarrow wants it."""
+    return fs.LocalFileSystem() if is_local(path) else fs.PyFileSystem(fs.FSSpecHandler(path.fs))

@@ -1,0 +1,175 @@
+"""The tables of the predictions: every column with its type, unit and meaning, in one place.
+
+Schemas, checks and documentation are made from `COLUMNS`. Columns are only ever added, and a column that does not
+apply to a row is null. `Column.filled_by` names what will fill a column that is null in every row so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+DataType: TypeAlias = Any  # pyarrow carries no types
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes
+    ----------
+    name
+        ``<class>`` in it stands for each public class of the model: one column per class.
+    unit
+        Empty where the value has none; a share, a mean and a probability lie in [0, 1], a difference in [-1, 1].
+    key
+        Part of the table's key: never null, and no two rows of the table agree in all keys.
+    filled_by
+        What later work fills the column; None: it is filled now.
+    """
+
+    name: str
+    type: DataType
+    meaning: str
+    unit: str = ""
+    key: bool = False
+    filled_by: str | None = None
+
+
+_TEXT, _COUNT, _REAL, _SHARE = pa.string(), pa.int32(), pa.float64(), pa.float32()
+_POLARITIES = ("negative", "neutral", "positive")
+_METADATA, _SPEECH, _TALK = "call patterns and sidecar tables", "speech activity", "dynamics of a call"
+
+
+def _polarities(prefix: str, meaning: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{prefix}_{polarity}", _SHARE, meaning.format(polarity)) for polarity in _POLARITIES)
+
+
+_RECORDING_ID = Column("recording_id", _TEXT, "128-bit blake2b of the recording's URI in NFC, hex", key=True)
+_CHANNEL = Column("channel", _COUNT, "Channel of the recording, counted from 0", key=True)
+_CALL_METADATA = (
+    Column("direction", _TEXT, "inbound or outbound", filled_by=_METADATA),
+    Column("agent", _TEXT, "The agent's identifier", filled_by=_METADATA),
+    Column("queue", _TEXT, "The queue that the call came through", filled_by=_METADATA),
+    Column("site", _TEXT, "The site that took the call", filled_by=_METADATA),
+    Column("extra", pa.map_(_TEXT, _TEXT), "Whatever else is known of the call", filled_by=_METADATA),
+)
+_PROVENANCE = (
+    Column("model_id", _TEXT, "Hash of the model's weights and settings"),
+    Column("run_id", _TEXT, "The run that wrote the row; its plan and settings lie under _runs"),
+    Column("scoring_fingerprint", _TEXT, "Hash of all settings that change the numbers of a row"),
+)
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "recordings": (
+        _RECORDING_ID,
+        Column("uri", _TEXT, "Path relative to the archive"),
+        Column("version", _TEXT, "Size and modification time, or etag, of the file that was planned"),
+        Column("call_id", _TEXT, "The call that the recording belongs to"),
+        Column("date_source", _TEXT, "Where the date comes from: path, modified or unknown"),
+        *_CALL_METADATA,
+        Column("size", pa.int64(), "Size of the file", "byte"),
+        Column("codec", _TEXT, "Encoding that was found in the file"),
+        Column("sampling_rate", _COUNT, "As the file says", "Hz"),
+        Column("channels", _COUNT, "Number of channels"),
+        Column("duration_s", _REAL, "Duration that the file's header claims; null where it claims none", "s"),
+        Column("decoded_s", _REAL, "Duration that could be decoded", "s"),
+        Column("outcome", _TEXT, "scored, skipped or failed"),
+        Column("code", _TEXT, "Why the recording has its outcome"),
+        Column("message", _TEXT, "One line for people about the code"),
+        Column("attempts", _COUNT, "Number of runs that tried the recording, this one included"),
+        *_PROVENANCE,
+    ),
+    "channels": (
+        _RECORDING_ID,
+        _CHANNEL,
+        Column("call_id", _TEXT, "The call that the recording belongs to"),
+        Column("role", _TEXT, "agent, customer, mixed (both on one channel), or null: not known"),
+        Column("outcome", _TEXT, "scored, skipped or failed"),
+        Column("code", _TEXT, "Why the channel has its outcome"),
+        Column("windows_total", _COUNT, "Windows of the channel; null where policy forbids to look"),
+        Column("windows_scored", _COUNT, "Windows that the model was asked about"),
+        Column("windows_abstained", _COUNT, "Windows of those on which the model abstained"),
+        Column("speech_s", _REAL, "Duration of speech", "s", filled_by=_SPEECH),
+        Column("share_<class>", _SHARE, "Share of the scored sound with this emotion; abstentions are in none"),
+        Column("mean_<class>", _SHARE, "Mean probability of the class over the scored sound"),
+        *_polarities("polarity", "Mean probability of {} polarity over the scored sound"),
+        *_polarities("first_quarter", "The same of {} polarity over windows centred in the call's first quarter"),
+        *_polarities("last_quarter", "The same of {} polarity over windows centred in the call's last quarter"),
+        *_polarities("trend", "Last quarter minus first quarter of {} polarity"),
+        Column("worst_start_s", _REAL, "Start of the window with the highest negative polarity", "s"),
+        Column("worst_end_s", _REAL, "Its end", "s"),
+        Column("worst_negative", _SHARE, "Its negative polarity"),
+        Column("snr_db", _SHARE, "Signal-to-noise ratio", "dB", filled_by=_SPEECH),
+        Column("bandwidth_hz", _SHARE, "Highest frequency that carries speech", "Hz", filled_by=_SPEECH),
+        Column("clipped_share", _SHARE, "Share of samples at full scale; null where policy forbids to look"),
+        Column("flags", pa.list_(_TEXT), "What is odd: dual_mono, dead_channel", filled_by=_SPEECH),
+        *_PROVENANCE,
+    ),
+    "windows": (
+        _RECORDING_ID,
+        _CHANNEL,
+        Column("start_s", _REAL, "Start in the recording", "s", key=True),
+        Column("end_s", _REAL, "End of the sound in the window", "s"),
+        Column("p_<class>", _SHARE, "Probability of the class"),
+        *_polarities("polarity", "Probability of {} polarity"),
+        Column("emotion", _TEXT, "The most probable class; null when the model abstains"),
+        Column("confidence", _SHARE, "Probability of the most probable class"),
+        *_PROVENANCE,
+    ),
+    "calls": (
+        replace(_RECORDING_ID, name="call_id", meaning="The call"),
+        Column("recordings", _COUNT, "Number of its recordings"),
+        Column("duration_s", _REAL, "Decoded duration of its recordings together; null where none decoded", "s"),
+        *_CALL_METADATA,
+        *_polarities("customer", "Mean probability of {} polarity on scored customer channels; null without roles"),
+        *_polarities("customer_trend", "Last minus first quarter of {} polarity on them"),
+        Column("worst_recording_id", _TEXT, "The recording with the worst moment"),
+        Column("worst_channel", _COUNT, "Its channel: a customer's where roles are known, else any that is scored"),
+        Column("worst_start_s", _REAL, "Start of the window with the highest negative polarity", "s"),
+        Column("worst_end_s", _REAL, "Its end", "s"),
+        Column("worst_negative", _SHARE, "Its negative polarity"),
+        Column("agent_talk_s", _REAL, "Duration of the agent's speech", "s", filled_by=_TALK),
+        Column("customer_talk_s", _REAL, "Duration of the customer's speech", "s", filled_by=_TALK),
+        Column("overlap_s", _REAL, "Duration of both speaking at once", "s", filled_by=_TALK),
+        Column("non_talk_s", _REAL, "Silence of more than 3 s on all channels", "s", filled_by=_TALK),
+        Column("agent_latency_s", _REAL, "Median time the agent takes to answer", "s", filled_by=_TALK),
+        *_PROVENANCE,
+    ),
+}
+
+TABLES = tuple(COLUMNS)
+PROVENANCE = tuple(column.name for column in _PROVENANCE)
+KEYS = {table: [column.name for column in columns if column.key] for table, columns in COLUMNS.items()}
+
+
+def schema(table: str, classes: Sequence[str]) -> pa.Schema:
+    """Return the schema of a table for a model of these public classes.
+
+    The call's date is no column of it: it stands in the path of each part (see `emolib.archive.predictions`).
+
+    Examples
+    --------
+    >>> schema("windows", ["negative", "neutral", "positive"]).names[4:7]
+    ['p_negative', 'p_neutral', 'p_positive']
+    """
+    fields = [pa.field(column.name, column.type, nullable=not column.key) for column in columns(table, classes)]
+    return pa.schema(fields, metadata={"emolib_table": table, "emolib_schema_version": str(SCHEMA_VERSION)})
+
+
+def columns(table: str, classes: Sequence[str]) -> list[Column]:
+    """Return the columns of a table, those of ``<class>`` once per class."""
+    return [expanded for column in COLUMNS[table] for expanded in _expand(column, classes)]
+
+
+def _expand(column: Column, classes: Sequence[str]) -> Iterator[Column]:
+    if "<class>" not in column.name:
+        yield column
+        return
+    for name in classes:
+        yield replace(column, name=column.name.replace("<class>", name))

@@ -1,0 +1,250 @@
+"""Prove the laws on what lies in a predictions folder: sums, uniqueness, orphans, schemas, and that nothing is missing.
+
+A problem is a line for people. Nothing that lies there makes `verify` raise: a file that cannot be read is a problem.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emolib.archive import ledger
+from emolib.archive.predictions import Part, committed, files, filesystem, part_of, require_predictions
+from emolib.archive.schemas import KEYS, PROVENANCE, TABLES, schema
+from emolib.errors import Code, SettingsError
+from emolib.storage import AnyPath
+
+_TOLERANCE = 1e-3  # of sums of float32 probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    problems
+        One line each; none where all laws hold.
+    counts
+        Runs, open_runs, blocks, litter (files of writes that died), rows of each table, and recordings by code.
+    """
+
+    problems: list[str]
+    counts: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+
+def verify(pred: AnyPath) -> Verification:
+    """Check everything that must hold in a predictions folder.
+
+    - Every planned recording of the closed runs has exactly one row, and no row is there that was not planned.
+    - No recording_id stands in two parts or on two dates; no key of any table occurs twice.
+    - Sums agree: a channel has as many windows as it says; a recording is scored if one of its channels is.
+    - Every committed block has its part in each table, and no part lies there without its commit.
+    - Files can be read, have the schema of their table, and name the run and the model that wrote them.
+    - Probabilities are finite and sum to one; outcomes fit their codes.
+    - No run is open.
+
+    Raises
+    ------
+    SettingsError
+        If the folder holds no predictions.
+    """
+    require_predictions(pred)
+    problems: list[str] = []
+    counts: Counter[str] = Counter(dict.fromkeys(["runs", "open_runs", "blocks", "litter", *TABLES], 0))
+    runs = _runs(pred, problems)
+    counts["runs"] = len(runs)
+    problems += [f"run {name} died before its plan was stored; run the job again" for name in ledger.unstarted(pred)]
+    for run in runs.values():
+        if run.is_open:
+            counts["open_runs"] += 1
+            problems.append(f"run {run.run_id} is open; run the job again, and it will be finished first")
+    done = committed(pred)
+    problems += _stray_files(pred, runs, set(done), counts)
+    rows: list[pd.DataFrame] = []
+    for part in done:
+        if part.run_id not in runs:
+            problems.append(f"{_where(part, 'recordings')}: run {part.run_id} is not among the runs")
+            continue
+        counts["blocks"] += 1
+        tables = _read_block(pred, part, runs[part.run_id], problems)
+        for table, frame in tables.items():
+            counts[table] += len(frame)
+        if "recordings" in tables:
+            rows.append(tables["recordings"][["recording_id", "code"]].assign(run_id=part.run_id, block=part.block))
+        if len(tables) == len(TABLES):
+            problems += _block_problems(part, tables)
+    everything = pd.concat(rows) if rows else pd.DataFrame(columns=["recording_id", "code", "run_id", "block"])
+    counts.update({code: int(number) for code, number in everything["code"].value_counts().items()})
+    problems += _plan_problems(runs, everything, {(part.run_id, part.block) for part in done})
+    return Verification(problems, dict(counts))
+
+
+def _runs(pred: AnyPath, problems: list[str]) -> dict[str, ledger.Run]:
+    runs = {}
+    for run_id in ledger.started(pred):
+        try:
+            runs[run_id] = ledger.Run.open(pred, run_id)
+        except SettingsError as error:
+            problems.append(f"run {run_id}: {error}")
+    return runs
+
+
+def _stray_files(pred: AnyPath, runs: dict[str, ledger.Run], done: set[Part], counts: Counter[str]) -> Iterator[str]:
+    """Yield what lies in the tables and is no part, or a part that nobody committed; count litter."""
+    for table in TABLES:
+        for path in files(pred, table):
+            part = part_of(path)
+            if ledger.is_litter(path):
+                counts["litter"] += 1
+            elif part is None:
+                yield f"{table}/{path.parent.name}/{path.name}: no part of the table; move it away"
+            elif part not in done and not (part.run_id in runs and runs[part.run_id].is_open):
+                yield f"{_where(part, table)}: not committed, there is no such part in recordings; remove it"
+
+
+def _read_block(pred: AnyPath, part: Part, run: ledger.Run, problems: list[str]) -> dict[str, pd.DataFrame]:
+    """Return the tables of a block that can be read and have their schema."""
+    config, tables = run.config, {}
+    stamp = {"model_id": config.model_id, "run_id": run.run_id, "scoring_fingerprint": config.scoring_fingerprint}
+    for table in TABLES:
+        where, place = _where(part, table), part.path(pred, table)
+        try:
+            with filesystem(place).open_input_file(place.path) as file:
+                rows = pq.read_table(file)
+        except FileNotFoundError:
+            problems.append(f"{where}: missing, although the block is committed")
+            continue
+        except (OSError, pa.ArrowException) as error:
+            problems.append(f"{where}: cannot be read: {str(error).splitlines()[0]}")
+            continue
+        if differs := _schema_difference(rows.schema, schema(table, config.classes)):
+            problems.append(f"{where}: {differs}")
+            continue
+        frame = tables[table] = rows.to_pandas()
+        for name in PROVENANCE:
+            others = frame.loc[frame[name] != stamp[name], name]
+            if len(others):
+                problems.append(f"{where}: {name} is {others.iloc[0]} in {len(others)} rows, expected {stamp[name]}")
+    return tables
+
+
+def _schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
+    for name in ("emolib_table", "emolib_schema_version"):
+        is_now, should_be = ((each.metadata or {}).get(name.encode(), b"").decode() for each in (found, expected))
+        if is_now != should_be:
+            return f"{name} is {is_now or 'absent'}, expected {should_be}"
+    for field in expected:
+        if field.name not in found.names:
+            return f"column {field.name} is missing"
+        if found.field(field.name).type != field.type:
+            return f"column {field.name} is {found.field(field.name).type}, expected {field.type}"
+    extra = sorted(set(found.names) - set(expected.names))
+    return f"column {extra[0]} is unknown" if extra else ""
+
+
+def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str]:
+    recordings, channels, windows, calls = (tables[table] for table in TABLES)
+    for table in TABLES:
+        twice = tables[table].duplicated(KEYS[table])
+        yield from _rows(part, table, tables[table], twice, f"{', '.join(KEYS[table])} occurs twice")
+    for table in ("channels", "windows"):
+        lost = ~tables[table]["recording_id"].isin(recordings["recording_id"])
+        yield from _rows(part, table, tables[table], lost, "the recording has no row in recordings")
+    for table in ("recordings", "channels"):
+        yield from _rows(part, table, tables[table], ~_fits(tables[table]), "outcome and code do not fit each other")
+
+    key = ["recording_id", "channel"]
+    counted = channels[key].merge(windows.groupby(key).size().rename("rows").reset_index(), how="left", on=key)
+    rows = counted["rows"].fillna(0).to_numpy()
+    wrong = rows != channels["windows_scored"].to_numpy()
+    yield from _rows(part, "channels", channels, wrong, "windows_scored is not the number of its rows in windows")
+    nowhere = ~pd.MultiIndex.from_frame(windows[key]).isin(pd.MultiIndex.from_frame(channels[key]))
+    yield from _rows(part, "windows", windows, nowhere, "the channel has no row in channels")
+    wrong = (channels["outcome"] == "scored").to_numpy() != (rows > 0)
+    yield from _rows(part, "channels", channels, wrong, "scored without windows, or windows without being scored")
+
+    with_scored = channels.loc[channels["outcome"] == "scored", "recording_id"]
+    wrong = (recordings["outcome"] == "scored") != recordings["recording_id"].isin(with_scored)
+    yield from _rows(part, "recordings", recordings, wrong, "outcome does not fit those of its channels")
+    listed = recordings["recording_id"].map(channels["recording_id"].value_counts()).fillna(0)
+    wrong = listed != recordings["channels"].fillna(0)
+    yield from _rows(part, "recordings", recordings, wrong, "channels is not the number of its rows in channels")
+
+    yield from _rows(part, "windows", windows, ~_sums_to_one(windows, "p_"), "probabilities do not sum to 1")
+    yield from _rows(part, "windows", windows, ~_sums_to_one(windows, "polarity_"), "polarities do not sum to 1")
+    wrong = ~(windows["start_s"] < windows["end_s"])
+    yield from _rows(part, "windows", windows, wrong, "the window does not end after its start")
+
+    members = recordings["call_id"].value_counts()
+    wrong = calls["call_id"].map(members).fillna(0) != calls["recordings"]
+    yield from _rows(part, "calls", calls, wrong, "recordings is not the number of its rows in recordings")
+    lost = ~recordings["call_id"].isin(calls["call_id"])
+    yield from _rows(part, "recordings", recordings, lost, "the call has no row in calls")
+
+
+def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tuple[str, int]]) -> Iterator[str]:
+    """Compare what was planned with the rows that are there."""
+    for recording_id, copies in rows[rows["recording_id"].duplicated(keep=False)].groupby("recording_id"):
+        written_by = zip(copies["run_id"], copies["block"], strict=True)
+        places = ", ".join(f"block {block} of run {run_id}" for run_id, block in written_by)
+        yield f"recordings: recording {recording_id} has {len(copies)} rows, expected one: {places}"
+    everywhere = set(rows["recording_id"])
+    for run in runs.values():
+        try:
+            plan = run.plan()[["recording_id", "block", "uri"]]
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
+            continue
+        if not run.is_open and not run.is_abandoned:
+            missing = plan[~plan["recording_id"].isin(everywhere)]
+            if len(missing):
+                yield f"run {run.run_id}: {len(missing)} planned recordings have no row, first {missing['uri'].iloc[0]}"
+        mine = rows[rows["run_id"] == run.run_id]
+        both = plan.merge(mine, on=["recording_id", "block"], how="outer", indicator=True)
+        unplanned = both[both["_merge"] == "right_only"]
+        if len(unplanned):
+            yield f"run {run.run_id}: {len(unplanned)} rows are not planned, first {unplanned['recording_id'].iloc[0]}"
+        blocks = [block for run_id, block in done if run_id == run.run_id]
+        short = both[(both["_merge"] == "left_only") & both["block"].isin(blocks)]
+        if len(short):
+            yield (
+                f"run {run.run_id}: {len(short)} recordings are missing in committed blocks, "
+                f"first {short['uri'].iloc[0]}"
+            )
+
+
+def _fits(rows: pd.DataFrame) -> pd.Series:
+    known = {code.value: code.outcome.value for code in Code}
+    return rows["code"].map(known) == rows["outcome"]
+
+
+def _sums_to_one(windows: pd.DataFrame, prefix: str) -> NDArray[np.bool_]:
+    values = windows[[name for name in windows.columns if name.startswith(prefix)]].to_numpy(np.float64)
+    good = np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1)
+    distance = np.abs(np.nan_to_num(values).sum(axis=1) - 1)
+    return np.asarray(good & (distance <= _TOLERANCE))
+
+
+def _rows(part: Part, table: str, rows: pd.DataFrame, wrong: pd.Series | NDArray[np.bool_], what: str) -> Iterator[str]:
+    """Yield one line about the rows that are wrong, if there are any."""
+    bad = rows[np.asarray(wrong, bool)]
+    if len(bad):
+        first = ", ".join(f"{name} {bad[name].iloc[0]}" for name in KEYS[table])
+        yield f"{_where(part, table)}: {what}, in {len(bad)} rows, first {first}"
+
+
+def _where(part: Part, table: str) -> str:
+    return f"{table}/date={part.date}/part-{part.run_id}-{part.block:06d}.parquet"

@@ -1,0 +1,200 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from emolib.archive import read, scoring
+from emolib.archive.ledger import (
+    Run,
+    check_out,
+    known,
+    open_runs,
+    remove_unstarted,
+    run_config,
+    runs,
+    scoring_fingerprint,
+)
+from emolib.archive.predictions import Part, parts
+from emolib.archive.schemas import TABLES
+from emolib.archive.verification import verify
+from emolib.config import ScoringConfig
+from emolib.errors import SettingsError
+
+VOLATILE = ["run_id", "attempts", "message", "version"]
+
+
+def _same_rows(one: Path, other: Path) -> None:
+    for table in TABLES:
+        rows = [read(pred, table=table) for pred in (one, other)]
+        pd.testing.assert_frame_equal(
+            *(each.drop(columns=VOLATILE, errors="ignore") for each in rows), check_exact=True
+        )
+
+
+def test_a_run_from_plan_to_summary(start: Any, finish: Any, archive: Path, tmp_path: Path) -> None:
+    pred = tmp_path / "pred"
+    run = start(pred)
+    blocks = run.blocks()
+    assert blocks["recordings"].sum() == 8
+    assert list(blocks["block"]) == list(range(len(blocks)))
+    assert [each.run_id for each in open_runs(pred)] == [run.run_id]
+
+    results = finish(run)
+    assert open_runs(pred) == []
+    assert sum(result.recordings for result in results) == 8
+    rows = read(pred, table="recordings").set_index("uri")
+    assert rows["code"].to_dict() == {
+        "2024-05-01/0.wav": "ok",
+        "2024-05-01/1.wav": "ok",
+        "2024-05-01/2.wav": "ok",
+        "2024-05-02/mono.wav": "ok",
+        "2024-05-02/silent-agent.wav": "ok",
+        "2024-05-03/empty.wav": "empty",
+        "2024-05-03/short.wav": "too_short",
+        "2024-05-03/text.wav": "unsupported",
+    }
+    found = verify(pred)
+    assert found.problems == []
+    assert found.counts["recordings"] == found.counts["calls"] == 8
+    assert found.counts["windows"] == sum(result.windows for result in results)
+    assert start(pred).blocks().empty, "everything is known"
+
+
+def test_a_run_that_was_interrupted_gives_the_same_rows_as_one_that_was_not(
+    start: Any, finish: Any, stored_predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pred = tmp_path / "pred"
+    run = start(pred)
+    first, second, *_ = run.blocks()["block"]
+    scoring.score_block(str(pred), run.run_id, first)
+    write_part = scoring.write_part
+
+    def dies_before_the_commit(pred: Any, table: str, *rest: Any, **named: Any) -> None:
+        if table == "recordings":
+            raise KeyboardInterrupt
+        write_part(pred, table, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "write_part", dies_before_the_commit)
+        with pytest.raises(KeyboardInterrupt):
+            scoring.score_block(str(pred), run.run_id, second)
+
+    assert first not in set(run.todo()["block"])
+    assert second in set(run.todo()["block"])
+    again = open_runs(pred)[0]
+    finish(again)
+    assert verify(pred).problems == []
+    _same_rows(pred, stored_predictions)
+
+
+def test_blocks_and_batches_change_no_row(start: Any, finish: Any, tmp_path: Path) -> None:
+    finish(start(tmp_path / "one", block_s=1e6, batch=64))
+    finish(start(tmp_path / "other", block_s=1.0, batch=3))
+    assert len(parts(tmp_path / "one", "recordings")) == 3
+    assert len(parts(tmp_path / "other", "recordings")) == 6
+    _same_rows(tmp_path / "one", tmp_path / "other")
+
+
+def test_a_block_may_run_twice(start: Any, bundle: Any, tmp_path: Path) -> None:
+    run = start(tmp_path)
+    one = scoring.score_block(str(tmp_path), run.run_id, 0)
+    part = Part("2024-05-01", run.run_id, 0)
+    content = [part.path(tmp_path, table).read_bytes() for table in TABLES]
+    asked = len(bundle.asked)
+    two = scoring.score_block(str(tmp_path), run.run_id, 0)
+    assert len(bundle.asked) == asked, "it is left as it is"
+    assert (one.by_code, one.windows, one.audio_s) == (two.by_code, two.windows, two.audio_s)
+    part.path(tmp_path, "recordings").unlink()
+    scoring.score_block(str(tmp_path), run.run_id, 0)
+    assert [part.path(tmp_path, table).read_bytes() for table in TABLES] == content
+
+
+def test_what_is_known_is_not_planned_again(start: Any, finish: Any, archive: Path, write: Any, pred: Path) -> None:
+    write(archive / "2024-05-03/new.wav", b"RIFF")
+    run = start(pred)
+    assert list(run.plan()["uri"]) == ["2024-05-03/new.wav"]
+    finish(run)
+    assert verify(pred).problems == []
+    assert len(known(pred)) == 9
+    assert len(runs(pred)) == 2
+
+
+def test_a_run_sweeps_what_it_left_before_it_is_closed(start: Any, finish: Any, tmp_path: Path) -> None:
+    run = start(tmp_path)
+    with pytest.raises(ValueError, match="blocks left"):
+        run.close({})
+    folder = tmp_path / "windows" / "date=2024-05-01"
+    folder.mkdir(parents=True)
+    litter = folder / f".part-{run.run_id}-000000.parquet.12345678.partial"
+    litter.write_bytes(b"half")
+    finish(run)
+    assert not litter.exists()
+    assert json.loads((run.folder / "summary.json").read_text())["abandoned"] is False
+
+
+def test_an_abandoned_run_keeps_what_it_committed(start: Any, finish: Any, tmp_path: Path) -> None:
+    run = start(tmp_path)
+    scoring.score_block(str(tmp_path), run.run_id, 0)
+    run.close({}, abandoned=True)
+    assert verify(tmp_path).problems == []
+    finish(start(tmp_path))
+    assert verify(tmp_path).problems == []
+    assert len(read(tmp_path, table="recordings")) == 8
+
+
+def test_a_run_that_died_before_its_plan_was_stored_is_removed(start: Any, pred: Path) -> None:
+    dead = start(pred)
+    (dead.folder / "plan.json").unlink()
+    assert open_runs(pred) == []
+    assert [problem for problem in verify(pred).problems if "died before" in problem]
+    assert remove_unstarted(pred) == [dead.run_id]
+    assert verify(pred).problems == []
+
+
+def _config(bundle: Any, **settings: Any) -> Any:
+    return run_config(bundle, model="model", archive="archive", scoring=ScoringConfig(**settings))
+
+
+def test_predictions_of_another_kind_are_refused(start: Any, bundle: Any, tmp_path: Path) -> None:
+    pred = tmp_path / "pred"
+    check_out(pred, _config(bundle))
+    start(pred)
+    check_out(pred, _config(bundle, hop_s=2.0))  # what the model does anyway
+    with pytest.raises(SettingsError, match=r"windows.hop_s is 2.0, expected 4.0; give another --out"):
+        check_out(pred, _config(bundle, hop_s=4.0))
+    with pytest.raises(SettingsError, match="model_id is fake, expected other"):
+        check_out(pred, _config(type(bundle)(model_id="other")))
+    with pytest.raises(SettingsError, match="labels is emotion2, expected emotion3"):
+        check_out(pred, _config(type(bundle)("emotion3")))
+
+
+def test_a_folder_of_something_else_is_refused(bundle: Any, archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    check_out(tmp_path / "empty", _config(bundle))
+    with pytest.raises(SettingsError, match=r"holds 2024-05-01 and no predictions.*another --out"):
+        check_out(archive, _config(bundle))
+    with pytest.raises(SettingsError, match="is a file"):
+        check_out(archive / "2024-05-03/text.wav", _config(bundle))
+
+
+def test_settings_that_contradict_themselves_stop_before_any_work(bundle: Any) -> None:
+    with pytest.raises(SettingsError, match="0=agent,1=customer"):
+        _config(bundle, roles=("customer",))
+    with pytest.raises(SettingsError, match="hop"):
+        _config(bundle, hop_s=1.0)
+
+
+def test_the_fingerprint_is_of_what_changes_numbers(bundle: Any) -> None:
+    stereo = {0: "agent", 1: "customer"}
+    plain = scoring_fingerprint(bundle, ScoringConfig(channels=stereo))
+    same = ScoringConfig(channels={1: "customer", 0: "agent"}, roles=("customer",), hop_s=2.0)
+    assert scoring_fingerprint(bundle, same) == plain
+    others = [{}, {"channels": stereo, "roles": ("agent",)}, {"channels": stereo, "hop_s": 1.6}]
+    assert len({plain, *(scoring_fingerprint(bundle, ScoringConfig(**other)) for other in others)}) == 4
+
+
+def test_an_unknown_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="expected the settings of run"):
+        Run.open(tmp_path, "20240501T230000-3f2a")

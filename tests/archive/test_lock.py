@@ -1,0 +1,98 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from emolib.archive.lock import LOCK_NAME, Lock
+from emolib.errors import LockedError
+
+QUICK = {"interval_s": 0.05, "dead_after_s": 0.6}
+
+
+def _forge(pred: Path, **changes: object) -> None:
+    """Put the token of a process there that does not renew it."""
+    with Lock(pred):
+        token = json.loads((pred / LOCK_NAME).read_text())
+    (pred / LOCK_NAME).write_text(json.dumps(token | {"token": "forged"} | changes))
+
+
+def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
+    with Lock(tmp_path, **QUICK) as lock:
+        with (
+            pytest.raises(LockedError, match=f"locked by process {os.getpid()} on .* since .*; wait"),
+            Lock(tmp_path, **QUICK),
+        ):
+            pass
+        lock.check()
+    assert not (tmp_path / LOCK_NAME).exists()
+    with Lock(tmp_path, **QUICK) as lock:
+        lock.check()
+
+
+def test_a_lock_of_a_process_that_is_gone_is_taken_at_once(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as gone:
+        pass
+    _forge(tmp_path, pid=gone.pid)
+    with Lock(tmp_path, dead_after_s=1000) as lock:
+        lock.check()
+
+
+def test_a_lock_of_another_machine_is_taken_when_it_stands_still(tmp_path: Path) -> None:
+    _forge(tmp_path, machine="another", host="another")
+    started = time.monotonic()
+    with Lock(tmp_path, **QUICK) as lock:
+        assert time.monotonic() - started >= 0.6
+        lock.check()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"token', b"7"])
+def test_a_token_that_was_never_finished_is_taken_when_it_stands_still(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LOCK_NAME).write_bytes(content)
+    with Lock(tmp_path, **QUICK) as lock:
+        lock.check()
+
+
+def test_of_two_who_take_a_dead_lock_one_gets_it(tmp_path: Path) -> None:
+    _forge(tmp_path, machine="another")
+
+    def take(_: int) -> bool:
+        try:
+            with Lock(tmp_path, **QUICK):
+                time.sleep(0.5)
+        except LockedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(take, range(2))) == [False, True]
+
+
+def test_an_owner_who_finds_another_token_stops_and_leaves_it(tmp_path: Path) -> None:
+    with Lock(tmp_path, **QUICK) as lock:
+        token = json.loads((tmp_path / LOCK_NAME).read_text())
+        (tmp_path / LOCK_NAME).write_text(json.dumps(token | {"token": "theirs", "host": "elsewhere"}))
+        with pytest.raises(LockedError, match="on elsewhere"):
+            lock.check()
+    assert json.loads((tmp_path / LOCK_NAME).read_text())["token"] == "theirs"
+
+
+def test_an_owner_whose_token_is_gone_stops(tmp_path: Path) -> None:
+    with Lock(tmp_path, interval_s=5) as lock:
+        (tmp_path / LOCK_NAME).unlink()
+        with pytest.raises(LockedError, match="gone"):
+            lock.check()
+
+
+def test_an_object_store_is_locked_too() -> None:
+    store = UPath("memory://test-lock/pred")
+    with Lock(store, **QUICK) as lock:
+        with pytest.raises(LockedError), Lock(store, **QUICK):
+            pass
+        lock.check()
+    assert not (store / LOCK_NAME).exists()

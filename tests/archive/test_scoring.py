@@ -1,0 +1,184 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emolib.archive import scoring
+from emolib.archive.plan import PlannedRecording
+from emolib.archive.scoring import RecordingRows, score_recording
+from emolib.config import ScoringConfig
+from emolib.errors import SettingsError
+from emolib.features.windows import windowed_features
+from emolib.sound.manifest import recording_id, version_of
+
+
+@pytest.fixture
+def score(archive: Path, bundle: Any) -> Any:
+    """Score one file of the archive under some settings."""
+
+    def score(uri: str, *, version: str | None = None, batch: int = 64, **settings: Any) -> RecordingRows:
+        if version is None:
+            version = version_of(archive / uri)[0]
+        planned = PlannedRecording(0, recording_id(uri), uri, version, 1, "2024-05-01", "path", recording_id(uri), 1.0)
+        return score_recording(archive, planned, bundle=bundle, config=ScoringConfig(**settings), batch=batch)
+
+    return score
+
+
+def _codes(rows: RecordingRows) -> tuple[str, list[str]]:
+    return rows.recording["code"], [channel["code"] for channel in rows.channels]
+
+
+STEREO = {0: "agent", 1: "customer"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "settings", "code", "channels"),
+    [
+        ("2024-05-01/0.wav", {}, "ok", ["ok", "ok"]),
+        ("2024-05-01/0.wav", {"channels": STEREO}, "ok", ["policy", "ok"]),
+        ("2024-05-01/0.wav", {"channels": STEREO, "roles": ("agent", "customer")}, "ok", ["ok", "ok"]),
+        ("2024-05-01/0.wav", {"channels": {0: "customer"}}, "ok", ["ok", "policy"]),
+        ("2024-05-01/0.wav", {"channels": STEREO, "roles": ("mixed",)}, "policy", ["policy", "policy"]),
+        ("2024-05-01/0.wav", {"min_level_dbfs": 0}, "no_speech", ["no_speech", "no_speech"]),
+        ("2024-05-02/silent-agent.wav", {}, "ok", ["no_speech", "ok"]),
+        (
+            "2024-05-02/silent-agent.wav",
+            {"channels": {0: "customer", 1: "agent"}},
+            "no_speech",
+            ["no_speech", "policy"],
+        ),
+        ("2024-05-02/mono.wav", {}, "ok", ["ok"]),
+        ("2024-05-02/mono.wav", {"channels": STEREO}, "policy", ["policy"]),
+        ("2024-05-02/mono.wav", {"channels": STEREO, "roles": ("mixed",)}, "ok", ["ok"]),
+        ("2024-05-03/short.wav", {}, "too_short", ["too_short", "too_short"]),
+        ("2024-05-03/short.wav", {"channels": STEREO}, "too_short", ["policy", "too_short"]),
+        ("2024-05-03/empty.wav", {}, "empty", []),
+    ],
+)
+def test_every_recording_and_channel_has_its_reason(
+    score: Any, uri: str, settings: dict[str, Any], code: str, channels: list[str]
+) -> None:
+    rows = score(uri, **settings)
+    assert _codes(rows) == (code, channels)
+    message = rows.recording["message"]
+    assert code == "ok" or (message and "\n" not in message)
+
+
+def test_a_channel_that_policy_forbids_is_not_looked_at(score: Any, bundle: Any) -> None:
+    rows = score("2024-05-01/0.wav", channels=STEREO)
+    assert len(bundle.asked) == 1
+    assert {"windows_total": None, "windows_scored": 0}.items() <= rows.channels[0].items()
+    assert "clipped_share" not in rows.channels[0]
+    assert set(rows.windows["channel"].to_pylist()) == {1}
+
+
+def test_a_recording_that_is_gone_or_changed_is_a_row(score: Any) -> None:
+    assert score("2024-05-01/nothing.wav", version="1-1").recording["code"] == "missing"
+    assert score("2024-05-01/0.wav", version="1-1").recording["code"] == "changed"
+
+
+def test_wrong_settings_are_no_fault_of_the_recording(score: Any) -> None:
+    with pytest.raises(SettingsError, match="hop"):
+        score("2024-05-01/0.wav", hop_s=1.0)
+
+
+def test_the_batch_changes_nothing(score: Any) -> None:
+    one, many = score("2024-05-01/2.wav", batch=1), score("2024-05-01/2.wav", batch=64)
+    assert one.windows.equals(many.windows)
+    assert (one.recording, one.channels) == (many.recording, many.channels)
+
+
+def test_gender_is_summed_out_unless_it_is_asked_for(score: Any) -> None:
+    public, exposed = (
+        score("2024-05-01/0.wav", expose_gender=expose).windows.to_pandas().filter(regex="^(p|polarity)_")
+        for expose in (False, True)
+    )
+    assert list(public.columns[:3]) == ["p_negative", "p_neutral", "p_positive"]
+    assert len(exposed.columns) == 9
+    for polarity in ("negative", "neutral", "positive"):
+        both = exposed[f"p_female_{polarity}"] + exposed[f"p_male_{polarity}"]
+        np.testing.assert_allclose(public[f"p_{polarity}"], both, atol=1e-6)
+        np.testing.assert_allclose(public[f"polarity_{polarity}"], exposed[f"polarity_{polarity}"], atol=1e-6)
+
+
+def test_the_model_abstains_below_its_threshold(score: Any, bundle: Any) -> None:
+    confidence = score("2024-05-01/2.wav").windows.to_pandas()["confidence"]
+    bundle.abstention_threshold = float(confidence.median())
+    rows = score("2024-05-01/2.wav")
+    windows = rows.windows.to_pandas()
+    abstained = windows["confidence"] < bundle.abstention_threshold
+    assert abstained.any()
+    pd.testing.assert_series_equal(windows["emotion"].isna(), abstained, check_names=False)
+    assert sum(channel["windows_abstained"] for channel in rows.channels) == abstained.sum()
+    bundle.abstention_threshold = None
+    assert score("2024-05-01/2.wav").windows["emotion"].null_count == 0
+
+
+def test_channel_figures_are_those_of_its_windows(score: Any, archive: Path, bundle: Any) -> None:
+    """Recompute the aggregates of a channel from what the model said about it, the plain way."""
+    rows = score("2024-05-01/2.wav")
+    channel, windows = rows.channels[1], rows.windows.to_pandas().query("channel == 1").reset_index(drop=True)
+    duration_s = rows.recording["decoded_s"]
+    weight = windowed_features(
+        scoring.audio.read(archive / "2024-05-01/2.wav", sampling_rate=8000).signal[1],
+        features=bundle.profile.features,
+        windows=bundle.profile.windows,
+    ).valid_frames
+    assert len(weight) == len(windows) == channel["windows_scored"] == channel["windows_total"]
+
+    negative = windows["polarity_negative"]
+    centre_s = (windows["start_s"] + windows["end_s"]) / 2
+    first, last = centre_s < duration_s / 4, centre_s >= duration_s * 3 / 4
+    expected = {
+        "mean_neutral": np.average(windows["p_neutral"], weights=weight),
+        "share_positive": np.average(windows["emotion"] == "positive", weights=weight),
+        "polarity_negative": np.average(negative, weights=weight),
+        "first_quarter_negative": np.average(negative[first], weights=weight[first]),
+        "last_quarter_negative": np.average(negative[last], weights=weight[last]),
+        "worst_negative": negative.max(),
+        "worst_start_s": windows["start_s"][negative.argmax()],
+    }
+    assert {name: channel[name] for name in expected} == pytest.approx(expected)
+    assert channel["trend_negative"] == pytest.approx(
+        expected["last_quarter_negative"] - expected["first_quarter_negative"]
+    )
+
+
+def test_clipping_is_seen_in_telephone_codecs(archive: Path, write: Any, score: Any) -> None:
+    tone = 0.5 * np.sin(np.arange(8000 * 5) / 5)
+    write(archive / "clipped.wav", (4 * tone).clip(-1, 1), tone)
+    loud, fine = score("clipped.wav").channels
+    assert loud["clipped_share"] == pytest.approx(2 / 3, abs=0.02)
+    assert fine["clipped_share"] == 0
+
+
+def test_a_model_of_whole_clips_scores_whole_recordings(score: Any, bundle: Any) -> None:
+    windows = bundle.profile.windows.model_copy(update={"hop_s": None})
+    bundle.profile = bundle.profile.model_copy(update={"windows": windows})
+    assert score("2024-05-02/mono.wav").windows["start_s"].to_pylist() == [0.0, 4.0]
+
+
+def test_a_worker_loads_and_checks_the_planned_model_once(monkeypatch: pytest.MonkeyPatch, bundle: Any) -> None:
+    calls = []
+    monkeypatch.setattr(scoring.ModelBundle, "load", lambda path: calls.append(path) or bundle)
+    monkeypatch.setattr(bundle, "check_golden", lambda: calls.append("golden"))
+    scoring.load_bundle.cache_clear()
+    for _ in range(2):
+        assert scoring.load_bundle("model", "fake") is bundle
+    assert calls == ["model", "golden"]
+    with pytest.raises(SettingsError, match="model fake found at model, expected another"):
+        scoring.load_bundle("model", "another")
+    scoring.load_bundle.cache_clear()
+
+
+def test_real_and_broken_files_all_end_as_rows(shared: Path, bundle: Any) -> None:
+    for place in sorted((shared / "broken").iterdir()):
+        version, size = version_of(place)
+        planned = PlannedRecording(0, "id", place.name, version, size, "2024-05-01", "path", "id", 1.0)
+        rows = score_recording(place.parent, planned, bundle=bundle, config=ScoringConfig())
+        assert rows.recording["outcome"] in ("scored", "skipped", "failed")
+        assert (rows.recording["outcome"] == "scored") == (len(rows.windows) > 0)
+        assert np.isfinite(rows.windows["confidence"].to_numpy()).all()
