@@ -45,7 +45,7 @@ def demo(*, out: str = "demo", seed: int = 0) -> Result:
     root = Path(out)
     if root.exists() and any(root.iterdir()):
         raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
-    corpus, calls, store = root / "corpus", root / "calls", root / "features.zarr"
+    corpus, calls, store = root / "voices", root / "calls", root / "features.zarr"
     model, predictions, page = root / "model", root / "predictions", root / "page"
     say(f"1/6  voices: {_SPEAKERS} speakers for the corpus, others for {_CALLS} calls and {_BROKEN} broken files")
     write_corpus(corpus, speakers=_SPEAKERS, utterances=_UTTERANCES, seed=seed)
