@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -66,16 +66,21 @@ def _launch(
         return _ended_by(error)
 
 
+def run(tokens: Sequence[str]) -> console.Result | None:
+    """Run one command and return how it ended, or None where it only printed help or the version."""
+    try:
+        result = app.meta(list(tokens), result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _ended_by(error)
+    return result if isinstance(result, console.Result) else None
+
+
 def main() -> None:
     """Run the command line and exit with the job's code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "stop" is as good as Ctrl-C
-    try:
-        result = app.meta(sys.argv[1:], result_action="return_value", exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        result = _ended_by(error)
-    if not isinstance(result, console.Result):  # --help and --version print and return nothing
+    result = run(sys.argv[1:])
+    if result is None:
         sys.exit(console.EXIT_DONE)
     result.print()
     sys.exit(result.exit_code)

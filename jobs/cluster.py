@@ -113,7 +113,7 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=config.memory or "auto",
             silence_logs=logging.CRITICAL,
             env=_ONE_THREAD,

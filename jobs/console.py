@@ -48,7 +48,9 @@ def say(text: str) -> None:
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stderr: the first column is a name, the others are numbers."""
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False, box=SIMPLE_HEAD)
+    shown = Table(
+        title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False, box=SIMPLE_HEAD
+    )
     for number, column in enumerate(columns):
         shown.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:

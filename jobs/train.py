@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Literal
 
 import numpy as np
@@ -68,7 +69,10 @@ def train(
         epochs=epochs,
         on_epoch=say_epoch,
     )
-    saved = bundle.save(model, trained)
+    with warnings.catch_warnings():
+        # keras 3.15 asks numpy for a name that tf2onnx misses: nothing that a user could mend.
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+        saved = bundle.save(model, trained)
     found = trained.metrics
     rows = [[name, each["support"], each["recall"], each["precision"]] for name, each in found["per_class"].items()]
     table("speakers set aside (they chose the epoch)", ["class", "utterances", "recall", "precision"], rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import run_emolib
+from tests.jobs.conftest import in_process, run_emolib
 
 _HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime", "pandas", "tensorflow", "zarr")
 
@@ -19,7 +19,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert shown.stdout.strip() == "[]"
 
 
-def test_help_teaches_every_command() -> None:
+def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = subprocess.run([sys.executable, "-m", "jobs", "--help"], capture_output=True, text=True, check=True)
     for name in ("demo", "extract", "train", "evaluate", "score", "verify", "report"):
         assert name in shown.stdout
@@ -33,7 +33,7 @@ def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path,
     settings = tmp_path / "night.toml"
     settings.write_text(f'[score]\nmodel = "{model}"\nout = "{tmp_path / "P"}"\nplan = true\nblock_s = 20\n')
     by_file = run_emolib("score", calls, "--config", settings)
-    assert by_file.exit_code == 0, by_file.stderr
+    assert by_file.exit_code == 0
     by_flag = run_emolib("score", calls, "--config", settings, "--block-s", "7200")
     assert by_file.summary["blocks"] > by_flag.summary["blocks"]
 
@@ -43,16 +43,15 @@ def test_extract_and_score_do_without_tensorflow(corpus: Path, calls: Path, mode
     blocked = ("tensorflow", "keras", "tf2onnx", "onnx")
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n")
     without = {"PYTHONPATH": str(tmp_path)}
-    extracted = run_emolib("extract", corpus, "--store", tmp_path / "S.zarr", "--workers", "1", environment=without)
-    assert extracted.exit_code == 0, extracted.stderr
-    scored = run_emolib(
-        "score", calls, "--model", model, "--out", tmp_path / "P", "--failure-budget", "1", environment=without
-    )
-    assert scored.exit_code == 0, scored.stderr
-    refused = run_emolib(
-        "train", tmp_path / "S.zarr", "--task", "emotion3", "--model", tmp_path / "M", environment=without
-    )
-    assert refused.exit_code == 2
+    store = tmp_path / "S.zarr"
+    extracted, stderr = in_process("extract", corpus, "--store", store, "--workers", "1", environment=without)
+    assert extracted.exit_code == 0, stderr
+    asked = ("--model", model, "--out", tmp_path / "P", "--failure-budget", "1")
+    scored, stderr = in_process("score", calls, *asked, environment=without)
+    assert scored.exit_code == 0, stderr
+    training = ("train", store, "--task", "emotion3", "--model", tmp_path / "M")
+    refused, stderr = in_process(*training, environment=without)
+    assert refused.exit_code == 2, stderr
     assert "emolib[train]" in refused.summary["error"]
 
 
@@ -60,7 +59,7 @@ def test_extract_and_score_do_without_tensorflow(corpus: Path, calls: Path, mode
 @pytest.mark.timeout(600)
 def test_the_demo_learns(tmp_path: Path) -> None:
     ended = run_emolib("demo", "--out", tmp_path / "demo")
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     assert ended.summary["uar"] > 3 * ended.summary["chance"]
     page = (tmp_path / "demo" / "page" / "index.html").read_text()
     assert "<svg" in page

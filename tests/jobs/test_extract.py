@@ -25,7 +25,7 @@ def test_every_utterance_has_an_outcome(corpus: Path, tmp_path: Path) -> None:
     (folder / clips[1]).write_text("<html>not found</html>")
     (folder / clips[2]).unlink()
     ended = run_emolib("extract", folder, "--store", tmp_path / "S.zarr", "--workers", "1")
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     assert ended.summary["utterances"] == len(clips)
     assert ended.summary["codes"] == {"ok": len(clips) - 3, "empty": 1, "unsupported": 1, "missing": 1}
     verified = run_emolib("verify", tmp_path / "S.zarr")
@@ -51,7 +51,7 @@ def test_a_killed_run_is_continued(corpus: Path, tmp_path: Path) -> None:
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     ended = run_emolib(*arguments)
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     found, whole = FeatureStore.open(tmp_path / "S.zarr"), FeatureStore.open(expected)
     assert found.complete
     pd.testing.assert_frame_equal(found.windows, whole.windows)
@@ -71,14 +71,14 @@ def test_xarray_opens_the_store(store: Path) -> None:
 def test_the_real_corpora(shared: Path, tmp_path: Path) -> None:
     corpora = [shared / "corpora" / name for name in ("ravdess", "savee", "tess")]
     ended = run_emolib("extract", *corpora, "--store", tmp_path / "S.zarr")
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     assert (ended.summary["utterances"], ended.summary["codes"]) == (4720, {"ok": 4720})
 
 
 def test_the_corpora_as_published(shared: Path, tmp_path: Path) -> None:
     """Stereo, AIFF and 96 kHz under a .wav name, a byte-identical pair, an odd name: all are read."""
     ended = run_emolib("extract", shared / "corpora" / "original", "--store", tmp_path / "S.zarr", "--workers", "1")
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     assert ended.summary["codes"] == {"ok": 11}
     windows = FeatureStore.open(tmp_path / "S.zarr").windows.drop_duplicates("utterance_id")
     pair = windows[windows["content_hash"].duplicated(keep=False)]["utterance_id"]

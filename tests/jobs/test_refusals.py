@@ -9,16 +9,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.jobs.conftest import Ended, run_emolib
+from tests.jobs.conftest import Ended, in_process, run_emolib
 
 
 def refused(ended: Ended, *words: str) -> None:
-    assert ended.exit_code == 2, ended.stderr
-    assert "Traceback" not in ended.stderr
     message = ended.summary["error"]
+    assert ended.exit_code == 2, message
     assert "\n" not in message
     for word in words:
         assert word in message, message
+
+
+def test_one_line_and_no_traceback(tmp_path: Path) -> None:
+    ended, stderr = in_process("train", tmp_path / "S.zarr", "--task", "emotion3", "--model", tmp_path / "M")
+    refused(ended, "S.zarr", "expected")
+    assert stderr.strip() == f"emolib: {ended.summary['error']}"
 
 
 def test_a_missing_path(tmp_path: Path, model: Path) -> None:

@@ -42,7 +42,7 @@ def test_how_the_work_is_cut_changes_no_row(
     calls: Path, model: Path, undisturbed: Path, tmp_path: Path, cut: tuple[str, ...]
 ) -> None:
     ended = run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", *cut, "--failure-budget", "1")
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     assert_same_rows(tmp_path / "P", undisturbed)
 
 
@@ -60,7 +60,7 @@ def test_killed_in_the_middle_and_run_again(calls: Path, model: Path, undisturbe
     assert 3 <= done < 13
     assert run_emolib("verify", place).exit_code == 6  # the run is open
     ended = run_emolib(*arguments, "--failure-budget", "1")
-    assert ended.exit_code == 0, ended.stderr
+    assert ended.exit_code == 0
     assert len(ended.summary["runs"]) == 1
     assert_same_rows(place, undisturbed)
     assert run_emolib("verify", place).exit_code == 0
@@ -129,7 +129,7 @@ def test_real_calls_and_broken_files(shared: Path, model: Path, tmp_path: Path) 
         shutil.copytree(shared / name, tmp_path / "archive" / name, copy_function=os.link)
     files = [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
     ended = run_emolib("score", tmp_path / "archive", "--model", model, "--out", tmp_path / "P")
-    assert ended.exit_code in (0, 1), ended.stderr
+    assert ended.exit_code in (0, 1)
     rows = archive.read(tmp_path / "P", table="recordings")
     assert len(rows) == len(files) == ended.summary["recordings"]
     assert rows["recording_id"].is_unique
