@@ -45,7 +45,7 @@ _COMMANDS = {
     "report": "Make a page from predictions.",
 }
 
-app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__)
+app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)
 for _name, _line in _COMMANDS.items():
     app.command(f"jobs.{_name}:{_name}", name=_name, help=_line)
 
@@ -56,8 +56,7 @@ def _launch(
     config: Annotated[str | None, Parameter(help="A TOML file with a table per command.", negative=())] = None,
     debug: Annotated[bool, Parameter(help="Show the traceback of an error.", negative=())] = False,
 ) -> Any:
-    if config is not None:
-        app.config = (Toml(config, must_exist=True),)
+    app.config = () if config is None else (Toml(config, must_exist=True),)
     try:
         return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except (EmolibError, CycloptsError, KeyboardInterrupt, OSError, ValueError) as error:

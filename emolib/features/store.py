@@ -108,15 +108,21 @@ class FeatureStore:
         """
         path = resolve(path)
         left = _read_group(path)
-        litter = left is not None and left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        if left is not None:
+            litter = left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        else:
+            litter = path.is_dir() and all(entry.name.endswith(".partial") for entry in path.iterdir())
         if not litter and (path.exists() or windows_path(path).exists()):
             raise SettingsError(
                 f"{path} exists, expected a new path: continue it with --resume, or name another --store"
             )
         rows, (frames, coefficients) = len(windows), window_shape(profile.features, profile.windows)
-        group = zarr.open_group(_zarr_store(path), mode="w", zarr_format=3)
-        group.attrs.update(
-            {
+        # All attributes in one write: whoever dies after it has left something that is known as emolib's own.
+        group = zarr.create_group(
+            _zarr_store(path),
+            overwrite=True,
+            zarr_format=3,
+            attributes={
                 "kind": KIND,
                 "schema_version": SCHEMA_VERSION,
                 "settings": profile.model_dump(mode="json"),
@@ -125,7 +131,7 @@ class FeatureStore:
                 "shard_windows": shard_windows,
                 "planned": False,
                 "complete": False,
-            }
+            },
         )
         group.create_array(
             "features",
@@ -160,7 +166,10 @@ class FeatureStore:
         """
         path = resolve(path)
         left = _read_group(path)
-        litter = left is not None and left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        if left is not None:
+            litter = left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        else:
+            litter = path.is_dir() and all(entry.name.endswith(".partial") for entry in path.iterdir())
         if not litter and (path.exists() or windows_path(path).exists()):
             raise SettingsError(
                 f"{path} exists, expected a new path: continue it with --resume, or name another --store"

@@ -92,7 +92,7 @@ def test_a_bundle_that_was_tampered_with(calls: Path, model: Path, tmp_path: Pat
     stored = json.loads((folder / "bundle.json").read_text())
     stored["profile"]["features"]["fmin"] = 50.0
     (folder / "bundle.json").write_text(json.dumps(stored))
-    refused(run_emolib("score", calls, "--model", folder, "--out", tmp_path / "P"), "expected")
+    refused(run_emolib("score", calls, "--model", folder, "--out", tmp_path / "P"), "bundle.json", "changed")
     assert not (tmp_path / "P").exists()
 
 
