@@ -167,6 +167,21 @@ def columns(table: str, classes: Sequence[str]) -> list[Column]:
     return [expanded for column in COLUMNS[table] for expanded in _expand(column, classes)]
 
 
+def markdown() -> str:
+    """Return the tables and their columns as Markdown, for people."""
+    lines = []
+    for table, listed in COLUMNS.items():
+        lines += [f"## {table}", "", "| column | type | meaning |", "|---|---|---|"]
+        for column in listed:
+            unit = f", in {column.unit}" if column.unit else ""
+            notes = (" **Key.**" if column.key else "") + (
+                f" *Null so far: for {column.filled_by}.*" if column.filled_by else ""
+            )
+            lines.append(f"| `{column.name}` | {column.type} | {column.meaning}{unit}.{notes} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def _expand(column: Column, classes: Sequence[str]) -> Iterator[Column]:
     if "<class>" not in column.name:
         yield column

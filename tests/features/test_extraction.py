@@ -1,0 +1,88 @@
+"""Extraction at library level: the plan is fixed by headers, and what decodes otherwise is marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from emolib.config import ARTICLE, TELEPHONE
+from emolib.errors import Code
+from emolib.features.extraction import extract_shard, plan_windows, probe_clips
+from emolib.features.store import FeatureStore
+
+
+def utterances(folder: Path, seconds: dict[str, float]) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    for name, duration_s in seconds.items():
+        soundfile.write(folder / f"{name}.wav", 0.1 * rng.standard_normal(round(16_000 * duration_s)), 16_000)
+    return pd.DataFrame(
+        {
+            "utterance_id": [f"c/{name}" for name in seconds],
+            "corpus": "c",
+            "speaker": "s",
+            "gender": None,
+            "emotion": "sad",
+            "uri": [str(folder / f"{name}.wav") for name in seconds],
+            "code": "ok",
+        }
+    )
+
+
+def test_rows_are_a_seeded_shuffle_with_windows_together(tmp_path: Path) -> None:
+    listed = utterances(tmp_path, {f"{number:02d}": 1 + number % 7 for number in range(30)})
+    probes = probe_clips(list(listed["uri"]))
+    planned = plan_windows(listed, probes, profile=TELEPHONE, seed=1)
+    pd.testing.assert_frame_equal(planned, plan_windows(listed, probes, profile=TELEPHONE, seed=1))
+    order = planned["utterance_id"].drop_duplicates().tolist()
+    assert order != sorted(order)
+    assert sorted(order) == listed["utterance_id"].tolist()
+    for _, rows in planned.groupby("utterance_id"):
+        assert (np.diff(rows.index) == 1).all()
+        assert rows["window"].tolist() == list(range(len(rows)))
+
+
+def test_clips_that_are_too_short_or_outliers_have_one_row_that_says_so(tmp_path: Path) -> None:
+    listed = utterances(tmp_path, {"short": 0.3, "good": 2.0, "long": 7.5})
+    probes = probe_clips(list(listed["uri"]))
+    codes = plan_windows(listed, probes, profile=ARTICLE).set_index("utterance_id")["code"].to_dict()
+    assert codes == {"c/short": "too_short", "c/good": "ok", "c/long": "length_outlier"}
+    assert plan_windows(listed, probes, profile=TELEPHONE)["code"].tolist().count("ok") == 1 + 3
+
+
+def test_what_decodes_shorter_than_planned_is_marked(tmp_path: Path) -> None:
+    listed = utterances(tmp_path, {"cut": 9.0, "gone": 2.0, "good": 2.0})
+    planned = plan_windows(listed, probe_clips(list(listed["uri"])), profile=TELEPHONE)
+    store = FeatureStore.create(tmp_path / "S.zarr", profile=TELEPHONE, windows=planned)
+    utterances(tmp_path, {"cut": 5.0})
+    (tmp_path / "gone.wav").unlink()
+    result = extract_shard(str(store.path), 0)
+    assert result.rows == {"ok": 3, "too_short": 2, "missing": 1}
+    assert len(result.notes) == 2
+    codes = store.utterance_codes().to_dict()
+    assert codes == {"c/cut": "ok", "c/gone": "missing", "c/good": "ok"}
+    features, valid_frames = store.read(0, len(planned))
+    without = planned["utterance_id"].eq("c/gone") | (planned["utterance_id"].eq("c/cut") & planned["window"].ge(2))
+    assert not features[without.to_numpy()].any()
+    assert ((valid_frames == 0) == without).all()
+
+
+def test_filling_a_shard_twice_changes_nothing(tmp_path: Path) -> None:
+    listed = utterances(tmp_path, {"a": 5.0, "b": 3.0})
+    planned = plan_windows(listed, probe_clips(list(listed["uri"])), profile=TELEPHONE)
+    store = FeatureStore.create(tmp_path / "S.zarr", profile=TELEPHONE, windows=planned)
+    extract_shard(str(store.path), 0)
+    once = store.read(0, len(planned))[0]
+    extract_shard(str(store.path), 0)
+    np.testing.assert_array_equal(once, store.read(0, len(planned))[0])
+
+
+def test_the_content_hash_is_of_the_bytes(tmp_path: Path) -> None:
+    utterances(tmp_path, {"a": 1.0})
+    (tmp_path / "b.wav").write_bytes((tmp_path / "a.wav").read_bytes())
+    first, second = probe_clips([str(tmp_path / "a.wav"), str(tmp_path / "b.wav")])
+    assert first.content_hash == second.content_hash
+    (missing,) = probe_clips([str(tmp_path / "none.wav")])
+    assert (missing.code, missing.content_hash) == (Code.MISSING, None)

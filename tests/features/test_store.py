@@ -1,0 +1,134 @@
+"""The store: whole shards only, an outcome for every row, and nothing taken for what it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from emolib.config import TELEPHONE
+from emolib.errors import Code, SettingsError
+from emolib.features.store import FeatureStore, verify, windows_path
+
+_ROWS, _SHARD = 10, 4
+
+
+def rows(count: int = _ROWS) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "utterance_id": [f"c/{number}" for number in range(count)],
+            "window": 0,
+            "corpus": "c",
+            "speaker": "s",
+            "gender": None,
+            "emotion": "sad",
+            "uri": [f"{number}.wav" for number in range(count)],
+            "channel": None,
+            "start_s": 0.0,
+            "end_s": 4.0,
+            "variant": "clean",
+            "content_hash": "0",
+            "code": "ok",
+            "message": None,
+        }
+    )
+
+
+def created(path: Path | str) -> FeatureStore:
+    return FeatureStore.create(path, profile=TELEPHONE, windows=rows(), shard_windows=_SHARD, chunk_windows=2)
+
+
+def fill(store: FeatureStore, shard: int, value: float = 1.0) -> None:
+    start, stop = store.shards[shard]
+    features = np.full((stop - start, *store.shape[1:]), value, np.float32)
+    store.write_shard(shard, features, np.full(stop - start, 249), np.full(stop - start, Code.OK.status))
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_what_is_written_is_read_by_whoever_opens_it(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "S.zarr" if place == "local" else "memory://store/S.zarr"
+    store = created(path)
+    assert store.shards == [(0, 4), (4, 8), (8, 10)]
+    for shard in (2, 0, 1):
+        fill(store, shard, value=shard)
+    opened = FeatureStore.open(path)
+    features, valid_frames = opened.read(0, _ROWS)
+    assert features[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert valid_frames.tolist() == [249] * _ROWS
+    assert opened.profile == TELEPHONE
+    pd.testing.assert_frame_equal(opened.windows, opened.windows.assign(**rows()[["utterance_id", "emotion"]]))
+    assert opened.shard_windows(2)["utterance_id"].tolist() == ["c/8", "c/9"]
+
+
+def test_only_whole_shards_with_an_outcome_for_each_row_are_written(tmp_path: Path) -> None:
+    store = created(tmp_path / "S.zarr")
+    part = np.ones((3, *store.shape[1:]), np.float32)
+    with pytest.raises(ValueError, match="expected"):
+        store.write_shard(0, part, np.ones(3), np.ones(3))
+    whole = np.ones((4, *store.shape[1:]), np.float32)
+    with pytest.raises(ValueError, match="pending"):
+        store.write_shard(0, whole, np.ones(4), np.array([1, 1, 0, 1]))
+    assert not store.status().any()
+
+
+def test_it_is_complete_when_no_row_is_pending(tmp_path: Path) -> None:
+    store = created(tmp_path / "S.zarr")
+    fill(store, 0)
+    with pytest.raises(ValueError, match="6 pending"):
+        store.finish()
+    assert verify(store) == ["6 rows are pending: continue with --resume"]
+    fill(store, 1)
+    fill(store, 2)
+    (tmp_path / "S.zarr" / "features" / "c" / "0.0.0.abc.partial").write_bytes(b"left by a killed writer")
+    store.finish()
+    assert FeatureStore.open(tmp_path / "S.zarr").complete
+    assert list(tmp_path.rglob("*.partial")) == []
+    assert verify(store) == []
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "S.zarr"
+    created(path)
+    with pytest.raises(SettingsError, match="--resume"):
+        created(path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "letter.txt").write_text("keep me")
+    with pytest.raises(SettingsError, match="exists"):
+        created(tmp_path / "folder")
+
+
+def test_what_an_interrupted_creation_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "S.zarr"
+    created(path)
+    zarr.open_group(path, mode="r+").attrs["planned"] = False
+    assert not FeatureStore.is_planned(path)
+    with pytest.raises(SettingsError, match="interrupted"):
+        FeatureStore.open(path)
+    assert created(path).shape == (_ROWS, 249, 20)
+
+
+def test_a_table_that_belongs_to_another_store_is_refused(tmp_path: Path) -> None:
+    store = created(tmp_path / "S.zarr")
+    rows().assign(emotion="happy").to_parquet(windows_path(store.path))
+    with pytest.raises(SettingsError, match="copy both"):
+        _ = store.windows
+    windows_path(store.path).unlink()
+    with pytest.raises(SettingsError, match="missing"):
+        _ = store.windows
+
+
+def test_another_zarr_group_is_no_store(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "S.zarr", mode="w")
+    with pytest.raises(SettingsError, match="no feature store"):
+        FeatureStore.open(tmp_path / "S.zarr")
+
+
+def test_numbers_that_are_not_finite_are_found(tmp_path: Path) -> None:
+    store = created(tmp_path / "S.zarr")
+    for shard in range(3):
+        fill(store, shard, value=np.nan if shard == 1 else 0.0)
+    store.finish()
+    assert verify(store) == ["rows 4 to 7 hold numbers that are not finite"]
