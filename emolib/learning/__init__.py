@@ -1,0 +1,1 @@
+"""Numbers to model: minibatches, networks, training, evaluation and the model bundle."""

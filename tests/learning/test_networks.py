@@ -1,0 +1,346 @@
+"""What needs TensorFlow, in one file: it takes long to start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from emolib.corpora import labels as schemes, splits
+from emolib.errors import EmolibError, GoldenCheckError, SettingsError
+from emolib.features.store import FeatureStore
+from emolib.learning import bundle as bundles, training
+from emolib.learning.bundle import ModelBundle
+from emolib.learning.evaluation import cross_validate
+from emolib.learning.model import ARCHITECTURES, Deltas, build, to_onnx
+from emolib.learning.training import Trained
+from emolib.storage import read_json, write_json
+
+FRAMES, COEFFICIENTS, CLASSES = 49, 6, 3
+
+
+def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the scheme, each row's class, and the rows to validate with."""
+    windows = store.windows
+    scheme = schemes.scheme(task, windows)
+    labels = schemes.label(windows, scheme)
+    return scheme, labels, splits.validation(windows, labels, np.ones(len(windows), bool), seed=0)
+
+
+def _fit(store: FeatureStore, task: str = "native", **options: Any) -> Trained:
+    scheme, labels, validation = _split(store, task)
+    asked = {"train": ~validation, "validation": validation, "architecture": "article", "seed": 0, **options}
+    return training.fit(store, scheme=scheme, labels=labels, **asked)
+
+
+def _untrained(architecture: str) -> Any:
+    return build(
+        architecture,
+        frames=FRAMES,
+        coefficients=COEFFICIENTS,
+        classes=CLASSES,
+        mean=np.arange(COEFFICIENTS, dtype=np.float32),
+        scale=np.full(COEFFICIENTS, 2.0, np.float32),
+        seed=1,
+    )
+
+
+def _windows(count: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    generator = np.random.default_rng(seed)
+    features = generator.standard_normal((count, FRAMES, COEFFICIENTS), np.float32)
+    return features, generator.integers(1, FRAMES + 1, count).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def store(make_store: Callable[..., FeatureStore]) -> FeatureStore:
+    return make_store(bad=5)
+
+
+@pytest.fixture(scope="module")
+def trained_article(store: FeatureStore) -> Trained:
+    return _fit(store, epochs=12)
+
+
+@pytest.fixture(scope="module")
+def trained_default(store: FeatureStore) -> Trained:
+    return _fit(store, architecture="default", epochs=6)
+
+
+@pytest.fixture(scope="module")
+def article(trained_article: Trained, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return bundles.save(tmp_path_factory.mktemp("article"), trained_article)
+
+
+@pytest.fixture(scope="module")
+def default(trained_default: Trained, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return bundles.save(tmp_path_factory.mktemp("default"), trained_default)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def trained(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(f"trained_{request.param}")
+
+
+@pytest.fixture
+def bundle(trained: Trained, request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(trained.model.name)
+
+
+@pytest.fixture
+def copy(article: ModelBundle, tmp_path: Path) -> Path:
+    """A copy of a bundle that a test may damage."""
+    for file in Path(article.path).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+# ---- Networks
+
+
+def test_deltas_are_slope_and_curvature() -> None:
+    time = np.arange(20, dtype=np.float32)
+    found = np.asarray(Deltas()((time**2)[np.newaxis, :, np.newaxis]))[0, 4:-4]
+    np.testing.assert_allclose(found, np.stack([time**2, 2 * time, np.full(20, 2.0)], axis=1)[4:-4], atol=1e-3)
+
+
+def test_default_network_does_not_see_padding() -> None:
+    model, (features, valid_frames) = _untrained("default"), _windows(16)
+    other = features.copy()
+    other[np.arange(FRAMES) >= valid_frames[:, np.newaxis]] = 1000.0
+    outputs = [model.predict_on_batch({"features": each, "valid_frames": valid_frames}) for each in (features, other)]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_seed_decides_the_weights() -> None:
+    first, again = (_untrained("default").get_weights() for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_unknown_architecture_is_refused() -> None:
+    with pytest.raises(SettingsError, match="default, article"):
+        _untrained("transformer")
+
+
+# ---- Training
+
+
+def test_learns_and_keeps_its_best_epoch(trained: Trained, store: FeatureStore) -> None:
+    best = max(trained.history, key=lambda entry: (entry["val_uar"], -entry["val_loss"]))
+    assert best["epoch"] == trained.training["best_epoch"]
+    assert trained.metrics["uar"] > 0.8
+    assert trained.metrics["n"] == trained.training["validation"]["utterances"] > 0
+    assert trained.training["store_fingerprint"] == store.fingerprint
+    assert trained.training["validation"]["speakers"] == len(trained.training["validation_speakers"]) < 6
+    assert sum(trained.training["class_windows"].values()) == trained.training["train"]["windows"]
+
+
+def test_standardises_by_the_real_frames_of_the_training_rows(store: FeatureStore, trained_article: Trained) -> None:
+    _, _, validation = _split(store, "native")
+    good = ~validation & (store.status() == 1)
+    features, valid_frames = store.read(0, store.shape[0])
+    real = np.arange(FRAMES) < valid_frames[good][:, np.newaxis]
+    mean, scale = trained_article.model.get_layer("standardize").get_weights()
+    np.testing.assert_allclose(mean, features[good][real].mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(scale, features[good][real].std(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", [pytest.param("default", marks=pytest.mark.slow), "article"])
+def test_same_seed_gives_the_same_weights(
+    store: FeatureStore, architecture: str, request: pytest.FixtureRequest
+) -> None:
+    first = request.getfixturevalue(f"trained_{architecture}")
+    again = _fit(store, architecture=architecture, epochs={"default": 6, "article": 12}[architecture])
+    pairs = zip(first.model.get_weights(), again.model.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_stops_when_validation_gains_no_more(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    uars = iter([0.5, 0.7, 0.7, 0.6, 0.6, 0.9])
+    monkeypatch.setattr(training, "_judge", lambda probabilities, labels: (1.0, next(uars)))
+    seen: list[float] = []
+    fitted = _fit(store, epochs=6, on_epoch=lambda entry: seen.append(entry["val_uar"]))
+    assert seen == [entry["val_uar"] for entry in fitted.history] == [0.5, 0.7, 0.7, 0.6]
+    assert fitted.training["best_epoch"] == 2
+
+
+def test_a_class_without_rows_is_left_unlearnt(store: FeatureStore) -> None:
+    female = (store.windows["gender"] == "female").to_numpy()
+    speaker = (store.windows["speaker"] == "s0").to_numpy()
+    fitted = _fit(store, "emotion2", train=female & ~speaker, validation=female & speaker, epochs=10)
+    assert fitted.training["class_windows"]["male_neutral"] == 0
+    assert fitted.metrics["uar"] > 0.5
+
+
+def test_one_class_or_no_validation_is_refused(store: FeatureStore) -> None:
+    anger, nothing = (store.windows["emotion"] == "anger").to_numpy(), np.zeros(store.shape[0], bool)
+    with pytest.raises(SettingsError, match=r"anger; expected at least two"):
+        _fit(store, train=anger)
+    with pytest.raises(SettingsError, match="validate"):
+        _fit(store, validation=nothing)
+
+
+def test_cross_validation_tests_every_utterance_once(make_store: Callable[..., FeatureStore]) -> None:
+    store, names = make_store(speakers=3, bad=5), []
+    found = cross_validate(
+        store,
+        task="emotion3",
+        protocol="grouped",
+        architecture="article",
+        seed=0,
+        epochs=2,
+        on_fold=lambda fold: names.append(fold.name),
+    )
+    windows, good = store.windows, store.status() == 1
+    tested = found.predictions["utterance_id"]
+    assert tested.is_unique
+    assert set(tested) == set(windows.loc[good, "utterance_id"])
+    assert sum(found.left_out.values()) == windows["utterance_id"].nunique() - len(tested)
+    assert set(found.left_out) <= {"corrupt"}
+    assert found.speaker_independent
+    assert names == [fold.name for fold in found.folds] == ["1", "2", "3"]
+    for fold in found.folds:
+        parts = (fold.train, fold.validation, fold.test)
+        assert sum(part["speakers"] for part in parts) == 3
+        assert sum(part["windows"] for part in parts) == good.sum()
+    report = json.loads(json.dumps(found.report()))
+    assert report["pooled"]["n"] == len(tested)
+    assert report["protocol"] == "grouped"
+
+
+# ---- Bundles
+
+
+def test_bundle_gives_the_numbers_of_the_network(bundle: ModelBundle, trained: Trained) -> None:
+    features, valid_frames = _windows(100)
+    expected = trained.model.predict_on_batch({"features": features, "valid_frames": valid_frames})
+    np.testing.assert_allclose(bundle.predict(features, valid_frames), expected, atol=1e-5)
+    assert bundle.classes == trained.scheme.classes == ("anger", "happiness", "neutral")
+    assert bundle.scheme.public_polarity == {"anger": "negative", "happiness": "positive", "neutral": "neutral"}
+    assert bundle.profile == trained.profile
+    assert bundle.metrics == trained.metrics
+    assert bundle.predict(features[:0], valid_frames[:0]).shape == (0, 3)
+
+
+def test_a_window_is_alone_whatever_the_batch(bundle: ModelBundle) -> None:
+    features, valid_frames = _windows(131)
+    expected = bundle.predict(features, valid_frames)
+    order = np.random.default_rng(1).permutation(131)
+    np.testing.assert_array_equal(bundle.predict(features[order], valid_frames[order]), expected[order])
+    for batch in (1, 3, 7, 64, 200):
+        np.testing.assert_array_equal(bundle.predict(features, valid_frames, batch=batch), expected)
+        alone = [
+            bundle.predict(features[start : start + batch], valid_frames[start : start + batch])
+            for start in range(0, 131, batch)
+        ]
+        np.testing.assert_array_equal(np.concatenate(alone), expected)
+
+
+def test_keras_file_is_the_model(bundle: ModelBundle) -> None:
+    features, valid_frames = _windows(10)
+    model = keras.models.load_model(Path(bundle.path) / "model.keras")
+    found = model.predict_on_batch({"features": features, "valid_frames": valid_frames})
+    np.testing.assert_allclose(found, bundle.predict(features, valid_frames), atol=1e-5)
+    assert to_onnx(model)
+
+
+def test_exporting_again_to_a_url_gives_the_same_model(trained_article: Trained, article: ModelBundle) -> None:
+    there = bundles.save("memory://models/article", trained_article)
+    assert there.model_id == article.model_id
+    there.check_golden()
+    np.testing.assert_array_equal(there.predict(*_windows(5)), article.predict(*_windows(5)))
+    with pytest.raises(SettingsError, match="exists"):
+        bundles.save("memory://models/article", trained_article)
+
+
+def test_temperature_softens(copy: Path) -> None:
+    features, valid_frames = _windows(20)
+    bundle = ModelBundle.load(copy)
+    plain = bundle.predict(features, valid_frames)
+    bundle.temperature = 2.0
+    soft = bundle.predict(features, valid_frames)
+    np.testing.assert_allclose(soft.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(soft.argmax(axis=1), plain.argmax(axis=1))
+    assert (soft.max(axis=1) <= plain.max(axis=1)).all()
+
+
+def test_golden_check_finds_a_machine_that_computes_otherwise(
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.check_golden()
+    honest = bundles.windowed_features
+
+    def other(*args: Any, **options: Any) -> Any:
+        found = honest(*args, **options)
+        return replace(found, features=found.features + np.float32(0.01))
+
+    monkeypatch.setattr(bundles, "windowed_features", other)
+    with pytest.raises(GoldenCheckError, match=r"features .* deviate by 0\.01"):
+        bundle.check_golden()
+
+
+def test_twin_that_differs_is_not_saved(
+    trained_article: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = to_onnx(_untrained("article"))
+    monkeypatch.setattr("emolib.learning.model.to_onnx", lambda model: other)
+    with pytest.raises(EmolibError, match="deviate from Keras"):
+        bundles.save(tmp_path / "model", trained_article)
+    assert not (tmp_path / "model").exists()
+
+
+def test_bundle_cut_off_while_it_was_written_does_not_load(
+    trained_article: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundles, "write_json", crash)
+    with pytest.raises(KeyboardInterrupt):
+        bundles.save(tmp_path, trained_article)
+    with pytest.raises(SettingsError, match="not found"):
+        ModelBundle.load(tmp_path)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _change(path: Path, **values: Any) -> None:
+    write_json(path, {**read_json(path), **values})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "bundle.json").unlink(), "emolib train"),
+        (lambda path: (path / "model.onnx").unlink(), "is missing"),
+        (lambda path: _cut(path / "model.onnx"), "not the file"),
+        (lambda path: _cut(path / "bundle.json"), "not valid JSON"),
+        (lambda path: _change(path / "bundle.json", schema_version=99), "schema version 99, expected 1"),
+        (lambda path: _change(path / "bundle.json", temperature=2.0), "was changed"),
+        (lambda path: _change(path / "bundle.json", colour="red"), "colour"),
+    ],
+)
+def test_damaged_bundle_is_refused_in_one_line(copy: Path, damage: Callable[[Path], Any], message: str) -> None:
+    damage(copy)
+    with pytest.raises(SettingsError, match=message) as caught:
+        ModelBundle.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_golden_set_is_refused(copy: Path) -> None:
+    _cut(copy / "golden.npz")
+    with pytest.raises(SettingsError, match=r"golden\.npz"):
+        ModelBundle.load(copy).check_golden()
+
+
+def test_folder_that_holds_something_is_refused(trained_article: Trained, copy: Path) -> None:
+    with pytest.raises(SettingsError, match="exists"):
+        bundles.save(copy, trained_article)
