@@ -16,22 +16,28 @@ from emolib.errors import EmolibError, GoldenCheckError, LockedError, SettingsEr
 from jobs import console
 
 _HELP = """\
-Label emotions in speech, in bulk: MFCCs with Dask, a 1-D CNN, predictions in Parquet.
+Label emotions in speech, in bulk: MFCCs with Dask, a CNN, labels in Parquet.
 
-See it work first:   emolib demo
+See it work first:
 
-The way from corpora to labelled calls:
+    emolib demo
 
-    emolib extract corpora/ravdess corpora/savee --store S.zarr     sound to features
-    emolib evaluate S.zarr --task emotion3 --protocol speaker6 --out evaluation
-    emolib train S.zarr --task emotion3 --model model               features to a model
-    emolib score /archive/calls --model model --out predictions     calls to Parquet
-    emolib verify predictions                                       prove that nothing is lost
-    emolib report predictions --out page                            a page for people
+The way from labelled corpora to a labelled archive of calls:
 
-Every command takes --config FILE.toml: a table per command ([score], [train] …) whose keys are its options.
-Exit codes: 0 done; 1 done, but too many failures; 2 wrong usage or settings; 3 another run holds the lock;
-4 the model does not give its golden numbers here; 5 interrupted, run it again; 6 verify found damage; 70 unexpected.
+    emolib extract ravdess/ savee/ --store S.zarr         sound to features
+    emolib evaluate S.zarr --task emotion3 --protocol speaker6 --out judged
+    emolib train S.zarr --task emotion3 --model model     features to a model
+    emolib score /archive --model model --out labels      calls to Parquet
+    emolib verify labels                                  nothing is lost
+    emolib report labels --out page                       a page for people
+
+A killed job goes on where it was when the same command is run again (extract
+wants --resume). Every command takes --config FILE.toml: a table per command
+([score], [train], ...) whose keys are its options; flags come before it.
+
+Exit codes: 0 done; 1 done, but too many failures; 2 wrong usage or settings;
+3 another run holds the lock; 4 the model gives other numbers on this machine;
+5 interrupted, run it again; 6 verify found damage; 70 unexpected.
 """
 
 # Loaded only when called for: `emolib --help` starts no scheduler and TensorFlow is imported by what trains.

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from emolib import archive
 from emolib.sound.synthetic import write_calls, write_corpus
 from jobs.__main__ import run
+from jobs.cluster import cluster_config, connect
 
 # What "the same rows" does not mean (design): how often and by which run they were made, and words about it.
 _NOT_COMPARED = ["run_id", "attempts", "message", "version"]
@@ -64,6 +66,13 @@ def assert_same_rows(found: Path, expected: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def cluster() -> Iterator[tuple[str, str]]:
+    """One cluster for all jobs that do not care: its workers need their imports only once."""
+    with connect(cluster_config(None, workers=2)) as client:
+        yield "--cluster", client.scheduler.address
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "corpus"
     write_corpus(folder, speakers=6, utterances=2, seed=1)
@@ -71,9 +80,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def store(corpus: Path) -> Path:
+def store(corpus: Path, cluster: tuple[str, str]) -> Path:
     place = corpus.parent / "features.zarr"
-    ended = run_emolib("extract", corpus, "--store", place, "--workers", "2")
+    ended = run_emolib("extract", corpus, "--store", place, *cluster)
     assert ended.exit_code == 0
     return place
 

@@ -44,9 +44,10 @@ def test_extract_and_score_do_without_tensorflow(corpus: Path, calls: Path, mode
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n")
     without = {"PYTHONPATH": str(tmp_path)}
     store = tmp_path / "S.zarr"
-    extracted, stderr = in_process("extract", corpus, "--store", store, "--workers", "1", environment=without)
+    one = ("--workers", "1")
+    extracted, stderr = in_process("extract", corpus, "--store", store, *one, environment=without)
     assert extracted.exit_code == 0, stderr
-    asked = ("--model", model, "--out", tmp_path / "P", "--failure-budget", "1")
+    asked = ("--model", model, "--out", tmp_path / "P", "--failure-budget", "1", *one)
     scored, stderr = in_process("score", calls, *asked, environment=without)
     assert scored.exit_code == 0, stderr
     training = ("train", store, "--task", "emotion3", "--model", tmp_path / "M")

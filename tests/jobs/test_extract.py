@@ -18,13 +18,13 @@ from emolib.features.store import FeatureStore
 from tests.jobs.conftest import command, run_emolib
 
 
-def test_every_utterance_has_an_outcome(corpus: Path, tmp_path: Path) -> None:
+def test_every_utterance_has_an_outcome(corpus: Path, cluster: tuple[str, str], tmp_path: Path) -> None:
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     clips = pd.read_csv(folder / "corpus.csv")["path"]
     (folder / clips[0]).write_bytes(b"")
     (folder / clips[1]).write_text("<html>not found</html>")
     (folder / clips[2]).unlink()
-    ended = run_emolib("extract", folder, "--store", tmp_path / "S.zarr", "--workers", "1")
+    ended = run_emolib("extract", folder, "--store", tmp_path / "S.zarr", *cluster)
     assert ended.exit_code == 0
     assert ended.summary["utterances"] == len(clips)
     assert ended.summary["codes"] == {"ok": len(clips) - 3, "empty": 1, "unsupported": 1, "missing": 1}
@@ -32,27 +32,29 @@ def test_every_utterance_has_an_outcome(corpus: Path, tmp_path: Path) -> None:
     assert (verified.exit_code, verified.summary["whole"]) == (0, True)
 
 
-def test_too_many_failures_end_with_1(corpus: Path, tmp_path: Path) -> None:
+def test_too_many_failures_end_with_1(corpus: Path, cluster: tuple[str, str], tmp_path: Path) -> None:
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     for clip in pd.read_csv(folder / "corpus.csv")["path"][:10]:
         (folder / clip).write_bytes(b"")
-    ended = run_emolib("extract", folder, "--store", tmp_path / "S.zarr", "--workers", "1")
+    ended = run_emolib("extract", folder, "--store", tmp_path / "S.zarr", *cluster)
     assert (ended.exit_code, ended.summary["outcomes"]["failed"]) == (1, 10)
 
 
-def test_a_killed_run_is_continued(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["S.zarr", "S.zarr/status/c/0"], ids=["laying out", "filling"])
+def test_a_killed_run_is_continued(
+    corpus: Path, store: Path, cluster: tuple[str, str], tmp_path: Path, moment: str
+) -> None:
     """Whatever the run was doing when it died, --resume gives the store of a run that nobody disturbed."""
-    arguments = ("extract", corpus, "--store", tmp_path / "S.zarr", "--workers", "1", "--resume")
-    expected = tmp_path / "expected.zarr"
-    assert run_emolib("extract", corpus, "--store", expected, "--workers", "2").exit_code == 0
-    running = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "S.zarr").exists() and running.poll() is None:
-        time.sleep(0.005)
+    arguments = ("extract", corpus, "--store", tmp_path / "S.zarr", "--resume")
+    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    running = subprocess.Popen(command(*arguments, *cluster), **quiet)
+    while not (tmp_path / moment).exists():
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    ended = run_emolib(*arguments)
-    assert ended.exit_code == 0
-    found, whole = FeatureStore.open(tmp_path / "S.zarr"), FeatureStore.open(expected)
+    assert run_emolib(*arguments, *cluster).exit_code == 0
+    found, whole = FeatureStore.open(tmp_path / "S.zarr"), FeatureStore.open(store)
     assert found.complete
     pd.testing.assert_frame_equal(found.windows, whole.windows)
     np.testing.assert_array_equal(found.status(), whole.status())
@@ -75,9 +77,9 @@ def test_the_real_corpora(shared: Path, tmp_path: Path) -> None:
     assert (ended.summary["utterances"], ended.summary["codes"]) == (4720, {"ok": 4720})
 
 
-def test_the_corpora_as_published(shared: Path, tmp_path: Path) -> None:
+def test_the_corpora_as_published(shared: Path, cluster: tuple[str, str], tmp_path: Path) -> None:
     """Stereo, AIFF and 96 kHz under a .wav name, a byte-identical pair, an odd name: all are read."""
-    ended = run_emolib("extract", shared / "corpora" / "original", "--store", tmp_path / "S.zarr", "--workers", "1")
+    ended = run_emolib("extract", shared / "corpora" / "original", "--store", tmp_path / "S.zarr", *cluster)
     assert ended.exit_code == 0
     assert ended.summary["codes"] == {"ok": 11}
     windows = FeatureStore.open(tmp_path / "S.zarr").windows.drop_duplicates("utterance_id")

@@ -45,11 +45,11 @@ def test_an_empty_folder(tmp_path: Path, model: Path) -> None:
     assert list(tmp_path.iterdir()) == [empty]
 
 
-def test_one_speaker_for_a_speaker_protocol(corpus: Path, tmp_path: Path) -> None:
+def test_one_speaker_for_a_speaker_protocol(corpus: Path, cluster: tuple[str, str], tmp_path: Path) -> None:
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     rows = pd.read_csv(folder / "corpus.csv")
     rows[rows["speaker"] == rows["speaker"][0]].to_csv(folder / "corpus.csv", index=False)
-    assert run_emolib("extract", folder, "--store", tmp_path / "S.zarr", "--workers", "1").exit_code == 0
+    assert run_emolib("extract", folder, "--store", tmp_path / "S.zarr", *cluster).exit_code == 0
     judged = run_emolib(
         "evaluate", tmp_path / "S.zarr", "--task", "emotion3", "--protocol", "grouped", "--out", tmp_path / "E"
     )

@@ -46,11 +46,15 @@ def test_how_the_work_is_cut_changes_no_row(
     assert_same_rows(tmp_path / "P", undisturbed)
 
 
-def test_killed_in_the_middle_and_run_again(calls: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_and_run_again(
+    calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
     """SIGKILL between two commits: the second run keeps what is done, adds the rest, and nothing stands twice."""
     place = tmp_path / "P"
-    arguments = ("score", calls, "--model", model, "--out", place, "--workers", "1", "--block-s", "1")
-    running = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    arguments = ("score", calls, "--model", model, "--out", place, "--block-s", "1")
+    running = subprocess.Popen(
+        command(*arguments, "--workers", "1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     while len(list(place.glob("recordings/*/*.parquet"))) < 3:
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
@@ -59,7 +63,7 @@ def test_killed_in_the_middle_and_run_again(calls: Path, model: Path, undisturbe
     done = len(archive.read(place, table="recordings"))
     assert 3 <= done < 13
     assert run_emolib("verify", place).exit_code == 6  # the run is open
-    ended = run_emolib(*arguments, "--failure-budget", "1")
+    ended = run_emolib(*arguments, *cluster, "--failure-budget", "1")
     assert ended.exit_code == 0
     assert len(ended.summary["runs"]) == 1
     assert_same_rows(place, undisturbed)
@@ -67,27 +71,31 @@ def test_killed_in_the_middle_and_run_again(calls: Path, model: Path, undisturbe
 
 
 def test_sigterm_ends_with_5_and_the_next_run_goes_on(
-    calls: Path, model: Path, undisturbed: Path, tmp_path: Path
+    calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
     place = tmp_path / "P"
-    arguments = ("score", calls, "--model", model, "--out", place, "--workers", "1", "--block-s", "1")
-    running = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    arguments = ("score", calls, "--model", model, "--out", place, "--block-s", "1")
+    running = subprocess.Popen(
+        command(*arguments, "--workers", "1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     while not list(place.glob("recordings/*/*.parquet")):
         assert running.poll() is None, "it ended before it could be stopped"
         time.sleep(0.01)
     running.terminate()
     assert running.wait(timeout=60) == 5
-    assert run_emolib(*arguments, "--failure-budget", "1").exit_code == 0
+    assert run_emolib(*arguments, *cluster, "--failure-budget", "1").exit_code == 0
     assert_same_rows(place, undisturbed)
 
 
-def test_a_second_run_scores_only_what_is_new(calls: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_second_run_scores_only_what_is_new(
+    calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
     folder, place = tmp_path / "calls", tmp_path / "P"
     shutil.copytree(calls, folder)
     late = sorted(folder.rglob("*.wav"))[:2]
     for path in late:
         shutil.move(path, tmp_path / path.name)
-    common = ("score", folder, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
+    common = ("score", folder, "--model", model, "--out", place, *cluster, "--failure-budget", "1")
     assert run_emolib(*common).summary["recordings"] == 11
     for path in late:
         shutil.move(tmp_path / path.name, path)
@@ -97,8 +105,10 @@ def test_a_second_run_scores_only_what_is_new(calls: Path, model: Path, undistur
     assert_same_rows(place, undisturbed)
 
 
-def test_only_customers_once_roles_are_known(calls: Path, model: Path, tmp_path: Path) -> None:
-    common = ("score", calls, "--model", model, "--workers", "1", "--failure-budget", "1")
+def test_only_customers_once_roles_are_known(
+    calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    common = ("score", calls, "--model", model, *cluster, "--failure-budget", "1")
     assert run_emolib(*common, "--out", tmp_path / "P", "--channels", "0=agent,1=customer").exit_code == 0
     channels = archive.read(tmp_path / "P", table="channels")
     assert set(channels.loc[channels["role"] == "agent", "code"]) == {"policy"}
@@ -124,11 +134,11 @@ def test_the_archive_is_only_read(calls: Path, undisturbed: Path) -> None:
     assert {path.suffix for path in calls.rglob("*") if path.is_file()} == {".wav"}
 
 
-def test_real_calls_and_broken_files(shared: Path, model: Path, tmp_path: Path) -> None:
+def test_real_calls_and_broken_files(shared: Path, model: Path, cluster: tuple[str, str], tmp_path: Path) -> None:
     for name in ("calls", "broken"):
         shutil.copytree(shared / name, tmp_path / "archive" / name, copy_function=os.link)
     files = [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
-    ended = run_emolib("score", tmp_path / "archive", "--model", model, "--out", tmp_path / "P")
+    ended = run_emolib("score", tmp_path / "archive", "--model", model, "--out", tmp_path / "P", *cluster)
     assert ended.exit_code in (0, 1)
     rows = archive.read(tmp_path / "P", table="recordings")
     assert len(rows) == len(files) == ended.summary["recordings"]

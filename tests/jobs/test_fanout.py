@@ -1,0 +1,59 @@
+"""The fan-out: bounded, in the order of the ends, and without an endless wait."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from distributed import Client
+
+from jobs.fanout import Block, Done, Lost, StalledError, fan_out
+
+
+@pytest.fixture
+def client(cluster: tuple[str, str]) -> Iterator[Client]:
+    with Client(cluster[1]) as connected:
+        yield connected
+
+
+def test_every_block_ends_once_and_few_are_under_way(client: Client) -> None:
+    taken: list[int] = []
+
+    def blocks() -> Iterator[Block]:
+        for number in range(40):
+            taken.append(number)
+            yield Block((number, 2), audio_s=1.0)
+
+    ended = []
+    for each in fan_out(client, pow, blocks()):
+        assert isinstance(each, Done)
+        ended.append(each)
+        assert len(taken) - len(ended) <= 3 * 2  # three for each of two workers
+    assert sorted(each.value for each in ended) == [number**2 for number in range(40)]
+
+
+def test_what_a_function_raises_is_raised(client: Client) -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(fan_out(client, divmod, [Block((1, 0))]))
+
+
+def test_a_block_that_kills_its_workers_is_lost_and_the_others_are_not(client: Client) -> None:
+    ended = list(fan_out(client, _die_on_three, [Block((number,)) for number in range(5)]))
+    assert sorted(each.value for each in ended if isinstance(each, Done)) == [0, 1, 2, 4]
+    (lost,) = [each for each in ended if isinstance(each, Lost)]
+    assert lost.block.arguments == (3,)
+    assert "died" in lost.message
+
+
+def test_a_run_that_does_not_move_stops(client: Client) -> None:
+    with pytest.raises(StalledError, match="no block ended"):
+        list(fan_out(client, time.sleep, [Block((5,))], stall_s=0.5))
+
+
+def _die_on_three(number: int) -> int:
+    if number == 3:
+        time.sleep(0.5)  # alone: whoever shares the worker is blamed too
+        os._exit(1)
+    return number

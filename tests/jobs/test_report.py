@@ -1,0 +1,23 @@
+"""The page: one file that needs nothing else and says what became of every recording."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from emolib import archive
+from tests.jobs.conftest import run_emolib
+
+
+def test_one_page_with_everything_in_it(undisturbed: Path, tmp_path: Path) -> None:
+    ended = run_emolib("report", undisturbed, "--out", tmp_path / "page")
+    assert (ended.exit_code, ended.summary["page"]) == (0, str(tmp_path / "page" / "index.html"))
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert page.count("<svg") == 3
+    assert not re.search(r"<script|<link|src=|@import", page)
+    recordings = archive.read(undisturbed, table="recordings")
+    for row in recordings.itertuples():
+        assert row.uri in page
+        assert row.code in page
+    assert "&lt;!DOCTYPE html&gt;" in page  # a text page named .wav is quoted in its message, and only quoted
