@@ -39,6 +39,7 @@ def test_what_a_function_raises_is_raised(client: Client) -> None:
         list(fan_out(client, divmod, [Block((1, 0))]))
 
 
+@pytest.mark.slow
 def test_a_block_that_kills_its_workers_is_lost_and_the_others_are_not(client: Client) -> None:
     ended = list(fan_out(client, _die_on_three, [Block((number,)) for number in range(5)]))
     assert sorted(each.value for each in ended if isinstance(each, Done)) == [0, 1, 2, 4]
