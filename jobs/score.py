@@ -12,14 +12,13 @@ from cyclopts import Parameter
 
 from emolib.archive import ledger
 from emolib.archive.lock import Lock
-from emolib.archive.plan import listing_table, plan as plan_recordings
+from emolib.archive.plan import estimate_s, listing_table, plan as plan_recordings
 from emolib.archive.scoring import load_bundle, score_block
 from emolib.config import ScoringConfig, parse
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
-from emolib.storage import is_local, resolve
-from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
+from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
 from jobs.console import Result, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 
@@ -82,7 +81,8 @@ def score(
         Share of recordings that may fail before the exit code is 1.
     """
     where = cluster_config(cluster, workers=workers)
-    bundle = load_bundle(_absolute(model), ModelBundle.load(model).model_id)
+    bundle = ModelBundle.load(model)
+    bundle.check_golden()
     scoring = parse(
         ScoringConfig,
         {
@@ -99,7 +99,7 @@ def score(
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    total_s = float(plan_recordings(listing, listing[:0], block_s=_LARGEST_BLOCK_S)["estimated_s"].sum())
+    total_s = sum(map(estimate_s, listing["uri"], listing["size"]))
     config = ledger.run_config(
         bundle, model=model, archive=archive, scoring=scoring, batch=batch, block_s=block_s or _block_s(total_s)
     )
@@ -111,21 +111,29 @@ def score(
     began = time.monotonic()
     with Lock(out) as lock:
         ledger.remove_unstarted(out)
-        finished: list[ledger.Run] = []
-        with connect(where) as client:
-            for run in ledger.open_runs(out):
-                finished += _resume(client, run, lock)
+        runs = _score(out, listing, config, where, lock)
+    return _summary(out, runs, len(listing), time.monotonic() - began, failure_budget)
+
+
+def _score(
+    out: str, listing: pd.DataFrame, config: ledger.RunConfig, where: ClusterConfig, lock: Lock
+) -> list[ledger.Run]:
+    """Finish the open runs, then run a new one over what has no row yet; return the runs that were closed."""
+    interrupted = ledger.open_runs(out)
+    planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
+    if not interrupted and planned.empty:
+        return []  # a cluster takes seconds to start
+    finished: list[ledger.Run] = []
+    with connect(where) as client:
+        for run in interrupted:
+            finished += _resume(client, run, lock)
+        if interrupted:
             planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
-            if len(planned):
-                run = ledger.Run.create(out, config=config, plan=planned)
-                _execute(client, run, lock)
-                finished.append(run)
-    return _summary(out, finished, len(listing), time.monotonic() - began, failure_budget)
-
-
-def _absolute(path: str) -> str:
-    place = resolve(path)
-    return str(place.absolute()) if is_local(place) else str(place)
+        if len(planned):
+            run = ledger.Run.create(out, config=config, plan=planned)
+            _execute(client, run, lock)
+            finished.append(run)
+    return finished
 
 
 def _channels(text: str | None) -> dict[str, str]:
