@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -62,13 +65,28 @@ def _launch(
     config: Annotated[str | None, Parameter(help="A TOML file with a table per command.", negative=())] = None,
     debug: Annotated[bool, Parameter(help="Show the traceback of an error.", negative=())] = False,
 ) -> Any:
-    app.config = () if config is None else (Toml(config, must_exist=True),)
     try:
+        app.config = () if config is None else (_settings(config),)
         return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except (EmolibError, CycloptsError, KeyboardInterrupt, OSError, ValueError) as error:
         if debug:
             raise
         return _ended_by(error)
+
+
+def _settings(path: str) -> Toml:
+    """Return a file of options that can be read: what is wrong with it is wrong usage.
+
+    Raises
+    ------
+    SettingsError
+        If it is missing or no TOML.
+    """
+    try:
+        tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} can't be read as a TOML file of options: {error}") from error
+    return Toml(path)
 
 
 def run(tokens: Sequence[str]) -> console.Result | None:
@@ -82,6 +100,9 @@ def run(tokens: Sequence[str]) -> console.Result | None:
 
 def main() -> None:
     """Run the command line and exit with the job's code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # oneDNN sums in an order of its own on each CPU type, and TensorFlow says so at every start.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "stop" is as good as Ctrl-C
     result = run(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -93,8 +94,8 @@ def score(
             "expose_gender": expose_gender,
         },
     )
-    if batch < 1 or (block_s is not None and block_s <= 0):
-        raise SettingsError(f"batch {batch} and block_s {block_s} found, expected both above zero")
+    if batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
+        raise SettingsError(f"batch {batch} and block_s {block_s} found, expected numbers above zero")
     recordings = list_recordings(archive)
     listing = listing_table(recordings)
     if listing.empty:

@@ -119,3 +119,16 @@ def test_a_cluster_file_that_is_none(corpus: Path, tmp_path: Path) -> None:
     refused(run_emolib(*asked, tmp_path / "nowhere.toml"), "nowhere.toml", "expected")
     (tmp_path / "c.toml").write_text('[cluster]\nkind = "abacus"\n')
     refused(run_emolib(*asked, tmp_path / "c.toml"), "kind", "local")
+
+
+def test_options_from_a_file_that_is_none(calls: Path, tmp_path: Path) -> None:
+    refused(run_emolib("score", calls, "--config", tmp_path / "nowhere.toml"), "nowhere.toml")
+    (tmp_path / "night.toml").write_text("[score\nmodel = ")
+    refused(run_emolib("score", calls, "--config", tmp_path / "night.toml"), "night.toml", "TOML")
+    (tmp_path / "typo.toml").write_text('[score]\nmodell = "m"\nout = "p"\n')
+    refused(run_emolib("score", calls, "--config", tmp_path / "typo.toml"), "modell")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "nan", "inf"])
+def test_blocks_of_no_length(calls: Path, model: Path, tmp_path: Path, number: str) -> None:
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", f"--block-s={number}"), "block_s")
