@@ -11,18 +11,32 @@ from uuid import uuid4
 
 from upath import UPath
 
+from emolib.errors import SettingsError
+
 AnyPath: TypeAlias = str | os.PathLike[str] | UPath
 
 
 def resolve(path: AnyPath) -> UPath:
     """Return a path or an fsspec URL (``s3://…``) as a pathlib-like object.
 
+    Raises
+    ------
+    SettingsError
+        If the URL names a file system that is unknown or whose package is not installed.
+
     Examples
     --------
     >>> resolve("/archive") / "2024" / "a.wav"
     PosixUPath('/archive/2024/a.wav')
     """
-    found = UPath(path)
+    try:
+        found = UPath(path)
+        if not is_local(found):
+            _ = found.fs  # made here, so that a missing package shows before any work
+    except (ValueError, ImportError) as error:
+        raise SettingsError(
+            f"{path} can't be reached ({error}), expected a path or a URL that fsspec knows, with its package installed"
+        ) from error
     return UPath(found.path).expanduser() if is_local(found) else found
 
 

@@ -125,7 +125,9 @@ def _ended_by(error: BaseException) -> console.Result:
 
 
 def _code_of(error: BaseException) -> int:
-    if isinstance(error, SettingsError | CycloptsError):
+    # What a job names as its input or output is a folder where a file should be, or may not be used.
+    places = NotADirectoryError | IsADirectoryError | PermissionError
+    if isinstance(error, SettingsError | CycloptsError | places):
         return console.EXIT_SETTINGS
     if isinstance(error, LockedError):
         return console.EXIT_LOCKED

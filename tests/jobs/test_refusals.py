@@ -132,3 +132,11 @@ def test_options_from_a_file_that_is_none(calls: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ["0", "-1", "nan", "inf"])
 def test_blocks_of_no_length(calls: Path, model: Path, tmp_path: Path, number: str) -> None:
     refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", f"--block-s={number}"), "block_s")
+
+
+def test_places_that_cannot_be(corpus: Path, calls: Path, model: Path, tmp_path: Path) -> None:
+    refused(run_emolib("extract", corpus, "--store", "bogus://x/S.zarr"), "bogus://x", "expected")
+    refused(run_emolib("score", calls, "--model", model, "--out", "bogus://x"), "bogus://x", "expected")
+    refused(run_emolib("score", calls, "--model", "bogus://x", "--out", tmp_path / "P"), "bogus://x", "expected")
+    (tmp_path / "file").write_text("keep me")
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "file" / "P"), "file")
