@@ -40,6 +40,12 @@ def resolve(path: AnyPath) -> UPath:
     return UPath(found.path).expanduser() if is_local(found) else found
 
 
+def absolute(path: AnyPath) -> str:
+    """Return a path that means the same in any process of this machine, whatever its working directory; URLs stay."""
+    place = resolve(path)
+    return str(place.absolute()) if is_local(place) else str(place)
+
+
 def is_local(path: UPath) -> bool:
     """Return whether a path lies on a file system of this machine."""
     return path.protocol in ("", "file", "local")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tomllib
+from asyncio import CancelledError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Toml
 
 from emolib import __version__
-from emolib.errors import EmolibError, GoldenCheckError, LockedError, SettingsError
+from emolib.errors import GoldenCheckError, LockedError, SettingsError
 from jobs import console
 
 _HELP = """\
@@ -68,7 +69,11 @@ def _launch(
     try:
         app.config = () if config is None else (_settings(config),)
         return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
-    except (EmolibError, CycloptsError, KeyboardInterrupt, OSError, ValueError) as error:
+    except (
+        Exception,
+        KeyboardInterrupt,
+        CancelledError,
+    ) as error:  # the outermost door
         if debug:
             raise
         return _ended_by(error)
@@ -83,9 +88,11 @@ def _settings(path: str) -> Toml:
         If it is missing or no TOML.
     """
     try:
-        tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = set(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} can't be read as a TOML file of options: {error}") from error
+    if unknown := sorted(tables - set(_COMMANDS)):
+        raise SettingsError(f"{path} has {unknown[0]!r}, expected a table for a command: {', '.join(_COMMANDS)}")
     return Toml(path)
 
 

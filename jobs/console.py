@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter, validators
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -25,6 +26,8 @@ EXIT_UNEXPECTED = 70
 
 # A log has no cursor to redraw a bar with, so there it gets a line this often.
 _LOG_EVERY_S = 30.0
+
+FailureBudget = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 
 stderr = Console(stderr=True, highlight=False)
 

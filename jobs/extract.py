@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
 
 from emolib import corpora as corpus_readers
 from emolib.config import PROFILES, Profile, differences
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.features.extraction import Probe, extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
+from emolib.storage import absolute
 from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
-from jobs.console import Result, audio_progress, say, table, within_budget
+from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 
 if TYPE_CHECKING:
@@ -31,8 +34,8 @@ def extract(
     store: str,
     profile: ProfileName = "telephone",
     resume: Annotated[bool, Parameter(negative=())] = False,
-    seed: int = 0,
-    failure_budget: float = 0.05,
+    seed: NonNegativeInt = 0,
+    failure_budget: FailureBudget = 0.05,
     cluster: ClusterOption = None,
     workers: WorkersOption = None,
 ) -> Result:
@@ -56,8 +59,9 @@ def extract(
     failure_budget
         Share of clips that may fail before the exit code is 1.
     """
-    settings, where = PROFILES[profile], cluster_config(cluster, workers=workers)
-    opened = _continued(store, settings) if resume else None
+    settings, where, store = PROFILES[profile], cluster_config(cluster, workers=workers), absolute(store)
+    source = {"corpora": [absolute(corpus) for corpus in corpora], "seed": seed}
+    opened = _continued(store, settings, source) if resume else None
     utterances = None
     if opened is None:
         FeatureStore.refuse_existing(store)
@@ -69,14 +73,14 @@ def extract(
         if utterances is not None:
             probes = _probe(client, list(utterances["uri"]))
             rows = plan_windows(utterances, probes, profile=settings, seed=seed)
-            opened = FeatureStore.create(store, profile=settings, windows=rows)
+            opened = FeatureStore.create(store, profile=settings, windows=rows, source=source)
         assert opened is not None
         audio_s = _fill(client, opened)
     opened.finish()
     return _summary(opened, audio_s, failure_budget)
 
 
-def _continued(store: str, settings: Profile) -> FeatureStore | None:
+def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> FeatureStore | None:
     """Return the planned store to continue, or None where there is no plan yet."""
     if not FeatureStore.is_planned(store):
         return None
@@ -84,6 +88,8 @@ def _continued(store: str, settings: Profile) -> FeatureStore | None:
     if opened.fingerprint != settings.fingerprint:
         wrong = differences(settings.fingerprinted(), opened.profile.fingerprinted())
         raise SettingsError(f"{store} has other settings: {wrong}; continue it with --profile {opened.profile.name}")
+    if wrong := differences(source, opened.source):
+        raise SettingsError(f"{store} was planned from something else: {wrong}; continue it as it was begun")
     return opened
 
 

@@ -19,8 +19,9 @@ from emolib.config import ScoringConfig, parse
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
+from emolib.storage import absolute
 from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
-from jobs.console import Result, audio_progress, say, table, within_budget
+from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def score(
     plan: Annotated[bool, Parameter(negative=())] = False,
     block_s: float | None = None,
     batch: int = 64,
-    failure_budget: float = 0.05,
+    failure_budget: FailureBudget = 0.05,
     cluster: ClusterOption = None,
     workers: WorkersOption = None,
 ) -> Result:
@@ -81,7 +82,7 @@ def score(
     failure_budget
         Share of recordings that may fail before the exit code is 1.
     """
-    where = cluster_config(cluster, workers=workers)
+    where, out = cluster_config(cluster, workers=workers), absolute(out)
     bundle = ModelBundle.load(model)
     bundle.check_golden()
     scoring = parse(
@@ -131,6 +132,7 @@ def _score(
         if interrupted:
             planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
         if len(planned):
+            lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             run = ledger.Run.create(out, config=config, plan=planned)
             _execute(client, run, lock)
             finished.append(run)
@@ -140,7 +142,8 @@ def _score(
 def _channels(text: str | None) -> dict[str, str]:
     """Read ``0=agent,1=customer``."""
     pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    if any(len(pair) != 2 or not pair[0].strip().isdigit() for pair in pairs):
+    channels = [pair[0].strip() for pair in pairs]
+    if any(len(pair) != 2 for pair in pairs) or not all(map(str.isdecimal, channels)) or len({*channels}) < len(pairs):
         raise SettingsError(f"channels {text!r} found, expected something like 0=agent,1=customer")
     return {channel.strip(): role.strip() for channel, role in pairs}
 
@@ -181,13 +184,26 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
         say(f"run {run.run_id} is abandoned, its recordings are planned anew: {error}")
         run.close({"reason": str(error)}, abandoned=True)
         return []
+    elsewhere = _taken_by_others(run)
+    if elsewhere:
+        say(f"run {run.run_id} is abandoned: {elsewhere} of its recordings got their rows from another run")
+        run.close({"reason": "another run scored the same recordings"}, abandoned=True)
+        return []
     say(f"run {run.run_id} was interrupted: continuing its plan")
     _execute(client, run, lock)
     return [run]
 
 
+def _taken_by_others(run: ledger.Run) -> int:
+    """Count recordings of a run's open blocks that have a row: a run that lost its lock had planned them too."""
+    plan, known = run.plan(), ledger.known(run.pred)
+    left = plan[plan["block"].isin(run.todo()["block"])]
+    return int(left["recording_id"].isin(known["recording_id"]).sum())
+
+
 def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     """Score every block of a run that has no rows yet, and close the run."""
+    lock.check()
     todo = run.todo()
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
     lost = []

@@ -5,7 +5,6 @@ Everything here is a pure function of names, times and settings.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,9 +79,10 @@ def call_date(uri: str, modified_s: float) -> tuple[str, str]:
         possible = list(_possible(pattern, uri))
         if possible:
             return possible[-1].isoformat(), "path"
-    if math.isnan(modified_s):
+    try:
+        return datetime.fromtimestamp(modified_s, tz=UTC).date().isoformat(), "modified"
+    except (ValueError, OverflowError, OSError):  # unknown (NaN), or a year that no calendar has
         return "1970-01-01", "unknown"
-    return datetime.fromtimestamp(modified_s, tz=UTC).date().isoformat(), "modified"
 
 
 def _possible(pattern: re.Pattern[str], uri: str) -> Iterator[date]:

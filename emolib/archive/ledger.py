@@ -29,7 +29,7 @@ from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
 from emolib.config import ScoringConfig, Settings, differences, fingerprint, parse
 from emolib.errors import SettingsError
 from emolib.features.windows import window_shape
-from emolib.storage import AnyPath, is_local, read_json, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, absolute, is_local, read_json, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
     from emolib.learning.bundle import ModelBundle
@@ -116,8 +116,8 @@ def run_config(
     window_shape(bundle.profile.features, window_config(bundle, scoring))
     settings = scoring_settings(bundle, scoring)
     return RunConfig(
-        archive=_absolute(archive),
-        model=_absolute(model),
+        archive=absolute(archive),
+        model=absolute(model),
         model_id=bundle.model_id,
         scoring=scoring,
         scoring_settings=settings,
@@ -135,7 +135,8 @@ def check_out(pred: AnyPath, config: RunConfig) -> None:
     Raises
     ------
     SettingsError
-        If the folder holds other files, or predictions of another model, label scheme or other scoring settings.
+        If the folder holds other files, or predictions of another archive, model, label scheme or other scoring
+        settings.
     """
     if not is_predictions(pred):
         folder = resolve(pred)
@@ -151,6 +152,11 @@ def check_out(pred: AnyPath, config: RunConfig) -> None:
             )
         return
     for run in runs(pred)[-1:]:
+        if run.config.archive != config.archive:  # a recording is its path in the archive: equal paths would be taken
+            raise SettingsError(
+                f"{pred} holds predictions of the archive {run.config.archive}, found {config.archive}; give another "
+                "--out, or let a link lead from the old place to the archive where it moved"
+            )
         if differs := differences(dict(run.config.scoring_settings), dict(config.scoring_settings)):
             raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out")
 
@@ -327,7 +333,7 @@ def unstarted(pred: AnyPath) -> list[str]:
 
 def remove_unstarted(pred: AnyPath) -> list[str]:
     """Remove the runs that died before their plan was stored: they did nothing. Only for the holder of the lock."""
-    removed = unstarted(pred)
+    removed = [run_id for run_id in unstarted(pred) if not (resolve(pred) / "_runs" / run_id / "summary.json").exists()]
     for run_id in removed:
         folder = resolve(pred) / "_runs" / run_id
         folder.fs.rm(folder.path, recursive=True)
@@ -355,8 +361,3 @@ def _run_folders(pred: AnyPath) -> list[tuple[str, bool]]:
     if not is_local(root):
         root.fs.invalidate_cache()
     return [(folder.name, (folder / "plan.json").exists()) for folder in sorted(root.iterdir()) if folder.is_dir()]
-
-
-def _absolute(path: AnyPath) -> str:
-    place = resolve(path)
-    return str(place.absolute()) if is_local(place) else str(place)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from upath import UPath
 
 from emolib.archive.aggregates import (
     POLARITIES,
@@ -209,11 +210,22 @@ _PRECEDENCE = (Code.OK, Code.TRUNCATED, Code.TOO_SHORT, Code.NO_SPEECH, Code.POL
 
 
 def _read_planned(root: AnyPath, planned: PlannedRecording, sampling_rate: int) -> audio.Audio:
-    place = resolve(root) / planned.uri
+    try:
+        place = resolve(root) / planned.uri
+    except ValueError as error:  # a name with "::" in it, which means a chain of file systems to fsspec
+        raise AudioError(
+            Code.UNREADABLE, f"a name that is part of a URL found, expected a file name: {error}"
+        ) from error
+    _check_version(place, planned)
+    sound = audio.read(place, sampling_rate=sampling_rate)
+    _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
+    return sound
+
+
+def _check_version(place: UPath, planned: PlannedRecording) -> None:
     version, _ = version_of(place)
     if version != planned.version:
         raise AudioError(Code.CHANGED, f"version {version} found, expected {planned.version}, which was planned")
-    return audio.read(place, sampling_rate=sampling_rate)
 
 
 def _score_channel(

@@ -45,6 +45,10 @@ class Verification:
         return not self.problems
 
 
+# What a row must have as it was planned.
+_PLANNED = ("uri", "version", "call_id", "date")
+
+
 def verify(pred: AnyPath) -> Verification:
     """Check everything that must hold in a predictions folder.
 
@@ -83,10 +87,13 @@ def verify(pred: AnyPath) -> Verification:
         for table, frame in tables.items():
             counts[table] += len(frame)
         if "recordings" in tables:
-            rows.append(tables["recordings"][["recording_id", "code"]].assign(run_id=part.run_id, block=part.block))
+            facts = tables["recordings"][["recording_id", "code", "uri", "version", "call_id"]]
+            rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
         if len(tables) == len(TABLES):
             problems += _block_problems(part, tables)
-    everything = pd.concat(rows) if rows else pd.DataFrame(columns=["recording_id", "code", "run_id", "block"])
+    everything = (
+        pd.concat(rows) if rows else pd.DataFrame(columns=["recording_id", "code", "run_id", "block", *_PLANNED])
+    )
     counts.update({code: int(number) for code, number in everything["code"].value_counts().items()})
     problems += _plan_problems(runs, everything, {(part.run_id, part.block) for part in done})
     return Verification(problems, dict(counts))
@@ -185,6 +192,13 @@ def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str
 
     yield from _rows(part, "windows", windows, ~_sums_to_one(windows, "p_"), "probabilities do not sum to 1")
     yield from _rows(part, "windows", windows, ~_sums_to_one(windows, "polarity_"), "polarities do not sum to 1")
+    by_class = windows[[name for name in windows.columns if name.startswith("p_")]]
+    wrong = (windows["confidence"] - by_class.max(axis=1)).abs() > _TOLERANCE
+    yield from _rows(part, "windows", windows, wrong, "confidence is not the highest probability")
+    if len(windows):
+        best = by_class.idxmax(axis=1).str.removeprefix("p_")
+        wrong = windows["emotion"].notna() & (windows["emotion"] != best)
+        yield from _rows(part, "windows", windows, wrong, "emotion is not the most probable class")
     wrong = ~(windows["start_s"] < windows["end_s"])
     yield from _rows(part, "windows", windows, wrong, "the window does not end after its start")
 
@@ -204,7 +218,7 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
     everywhere = set(rows["recording_id"])
     for run in runs.values():
         try:
-            plan = run.plan()[["recording_id", "block", "uri"]]
+            plan = run.plan()[["recording_id", "block", *_PLANNED]]
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
             continue
@@ -213,7 +227,12 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
             if len(missing):
                 yield f"run {run.run_id}: {len(missing)} planned recordings have no row, first {missing['uri'].iloc[0]}"
         mine = rows[rows["run_id"] == run.run_id]
-        both = plan.merge(mine, on=["recording_id", "block"], how="outer", indicator=True)
+        both = plan.merge(mine, on=["recording_id", "block"], how="outer", indicator=True, suffixes=("", "_found"))
+        for name in _PLANNED:
+            wrong = both[(both["_merge"] == "both") & (both[name] != both[f"{name}_found"])]
+            if len(wrong):
+                first = wrong["uri"].iloc[0]
+                yield f"run {run.run_id}: {name} is not what was planned in {len(wrong)} rows, first {first}"
         unplanned = both[both["_merge"] == "right_only"]
         if len(unplanned):
             yield f"run {run.run_id}: {len(unplanned)} rows are not planned, first {unplanned['recording_id'].iloc[0]}"

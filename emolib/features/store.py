@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 from upath import UPath
+from zarr.codecs import ZstdCodec
 
 from emolib.config import Profile, parse
 from emolib.errors import Code, SettingsError
@@ -87,6 +89,7 @@ class FeatureStore:
         *,
         profile: Profile,
         windows: pd.DataFrame,
+        source: Mapping[str, Any] | None = None,
         shard_windows: int = _SHARD_WINDOWS,
         chunk_windows: int = _CHUNK_WINDOWS,
     ) -> FeatureStore:
@@ -98,6 +101,8 @@ class FeatureStore:
         ----------
         windows
             One row per window, with the columns of `WINDOWS_SCHEMA`.
+        source
+            What the plan was made from, so that a run that continues it can tell.
         shard_windows, chunk_windows
             Rows of a shard, and of a chunk in it.
 
@@ -129,6 +134,7 @@ class FeatureStore:
                 "fingerprint": profile.fingerprint,
                 "versions": {name: version(name) for name in ("emolib", "numpy", "scipy", "soxr", "soundfile", "zarr")},
                 "shard_windows": shard_windows,
+                "source": dict(source or {}),
                 "planned": False,
                 "complete": False,
             },
@@ -140,6 +146,7 @@ class FeatureStore:
             chunks=(chunk_windows, frames, coefficients),
             dtype="float32",
             fill_value=0.0,
+            compressors=ZstdCodec(level=0, checksum=True),  # zarr's own choice, and what rots on disk is found
             dimension_names=("window", "frame", "coefficient"),
         )
         for name, dtype in (("valid_frames", "int32"), ("status", "uint8")):
@@ -209,6 +216,11 @@ class FeatureStore:
     def fingerprint(self) -> str:
         """The feature fingerprint of its settings."""
         return str(self._group.attrs["fingerprint"])
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What its plan was made from, as `create` was told."""
+        return dict(self._attribute("source"))
 
     @property
     def complete(self) -> bool:
@@ -326,10 +338,16 @@ def verify(store: FeatureStore) -> list[str]:
     if len(twice):
         problems.append(f"{len(twice)} rows stand twice, the first {twice['utterance_id'].iloc[0]}")
     for start, stop in store.shards:
-        features, valid_frames = store.read(start, stop)
+        try:
+            features, valid_frames = store.read(start, stop)
+        except (OSError, RuntimeError, ValueError) as error:
+            problems.append(f"rows {start} to {stop - 1} can't be read: {' '.join(str(error).split())}")
+            continue
         good = np.isin(status[start:stop], [Code.OK.status, Code.TRUNCATED.status])
         if not np.isfinite(features).all():
             problems.append(f"rows {start} to {stop - 1} hold numbers that are not finite")
+        if not features[good].any(axis=(1, 2)).all():
+            problems.append(f"rows {start} to {stop - 1} hold zeros where there should be features: a shard is lost")
         if (valid_frames[good] < 1).any() or (valid_frames[~good] != 0).any():
             problems.append(f"rows {start} to {stop - 1} have valid frames that do not fit their status")
     return problems

@@ -38,8 +38,9 @@ _TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".parquet", ".xls", ".xlsx", ".db", ".sqlite")
 _SETTINGS = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".py")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512")
+_MODELS = (".keras", ".onnx", ".npz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
-NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _PICTURES)
+NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _MODELS + _PICTURES)
 """Suffixes, in lower case, of files that are no recordings."""
 
 

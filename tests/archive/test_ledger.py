@@ -153,21 +153,23 @@ def test_a_run_that_died_before_its_plan_was_stored_is_removed(start: Any, pred:
     assert verify(pred).problems == []
 
 
-def _config(bundle: Any, **settings: Any) -> Any:
-    return run_config(bundle, model="model", archive="archive", scoring=ScoringConfig(**settings))
+def _config(bundle: Any, *, archive: Any = "archive", **settings: Any) -> Any:
+    return run_config(bundle, model="model", archive=archive, scoring=ScoringConfig(**settings))
 
 
-def test_predictions_of_another_kind_are_refused(start: Any, bundle: Any, tmp_path: Path) -> None:
+def test_predictions_of_another_kind_are_refused(start: Any, bundle: Any, archive: Path, tmp_path: Path) -> None:
     pred = tmp_path / "pred"
-    check_out(pred, _config(bundle))
+    check_out(pred, _config(bundle, archive=archive))
     start(pred)
-    check_out(pred, _config(bundle, hop_s=2.0))  # what the model does anyway
+    check_out(pred, _config(bundle, archive=archive, hop_s=2.0))  # what the model does anyway
     with pytest.raises(SettingsError, match=r"windows.hop_s is 2.0, expected 4.0; give another --out"):
-        check_out(pred, _config(bundle, hop_s=4.0))
+        check_out(pred, _config(bundle, archive=archive, hop_s=4.0))
     with pytest.raises(SettingsError, match="model_id is fake, expected other"):
-        check_out(pred, _config(type(bundle)(model_id="other")))
+        check_out(pred, _config(type(bundle)(model_id="other"), archive=archive))
     with pytest.raises(SettingsError, match="labels is emotion2, expected emotion3"):
-        check_out(pred, _config(type(bundle)("emotion3")))
+        check_out(pred, _config(type(bundle)("emotion3"), archive=archive))
+    with pytest.raises(SettingsError, match="predictions of the archive"):
+        check_out(pred, _config(bundle, archive=tmp_path / "elsewhere"))
 
 
 def test_a_folder_of_something_else_is_refused(bundle: Any, archive: Path, tmp_path: Path) -> None:

@@ -182,3 +182,12 @@ def test_real_and_broken_files_all_end_as_rows(shared: Path, bundle: Any) -> Non
         assert rows.recording["outcome"] in ("scored", "skipped", "failed")
         assert (rows.recording["outcome"] == "scored") == (len(rows.windows) > 0)
         assert np.isfinite(rows.windows["confidence"].to_numpy()).all()
+
+
+def test_a_name_that_reads_as_a_url_is_a_row(archive: Path, bundle: Any) -> None:
+    """One such file stopped the run, every night."""
+    uri = "zip::q.wav"
+    planned = PlannedRecording(0, recording_id(uri), uri, "1-1", 1, "2024-05-01", "path", recording_id(uri), 1.0)
+    found = score_recording(archive, planned, bundle=bundle, config=ScoringConfig())
+    assert (found.recording["outcome"], found.recording["code"]) == ("failed", "unreadable")
+    assert "URL" in found.recording["message"]

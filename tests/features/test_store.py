@@ -129,6 +129,21 @@ def test_another_zarr_group_is_no_store(tmp_path: Path) -> None:
 def test_numbers_that_are_not_finite_are_found(tmp_path: Path) -> None:
     store = created(tmp_path / "S.zarr")
     for shard in range(3):
-        fill(store, shard, value=np.nan if shard == 1 else 0.0)
+        fill(store, shard, value=np.nan if shard == 1 else 1.0)
     store.finish()
     assert verify(store) == ["rows 4 to 7 hold numbers that are not finite"]
+
+
+def test_a_shard_that_is_lost_or_rotten_is_found(tmp_path: Path) -> None:
+    store = created(tmp_path / "S.zarr")
+    for shard in range(3):
+        fill(store, shard)
+    store.finish()
+    shards = tmp_path / "S.zarr" / "features" / "c"
+    (shards / "0" / "0" / "0").unlink()
+    rotten = bytearray((shards / "1" / "0" / "0").read_bytes())
+    rotten[len(rotten) // 4] ^= 0xFF
+    (shards / "1" / "0" / "0").write_bytes(rotten)
+    lost, unreadable = verify(FeatureStore.open(tmp_path / "S.zarr"))
+    assert "rows 0 to 3 hold zeros" in lost
+    assert "rows 4 to 7 can't be read" in unreadable

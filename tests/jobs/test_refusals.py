@@ -104,12 +104,24 @@ def test_predictions_of_another_label_scheme_or_scoring(
     refused(run_emolib(*common, "--hop-s", "4"), "hop_s", "--out")
 
 
+def test_predictions_of_another_archive(calls: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Equal paths in two archives are one recording_id: the second archive's calls would pass for scored."""
+    other = shutil.copytree(calls, tmp_path / "calls")
+    refused(run_emolib("score", other, "--model", model, "--out", undisturbed), str(calls), str(other), "--out")
+
+
+def test_a_store_continued_from_another_corpus(store: Path, corpus: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(corpus, tmp_path / "other")
+    refused(run_emolib("extract", other, "--store", store, "--resume"), "corpora", "other")
+    refused(run_emolib("extract", corpus, "--store", store, "--resume", "--seed", "7"), "seed is 7, expected 0")
+
+
 def test_predictions_beside_other_files(calls: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
     refused(run_emolib("score", calls, "--model", model, "--out", tmp_path), "letter.txt", "--out")
 
 
-@pytest.mark.parametrize("text", ["0:agent", "agent", "0=manager"])
+@pytest.mark.parametrize("text", ["0:agent", "agent", "0=manager", "0=agent,0=customer"])
 def test_channels_that_say_nothing(calls: Path, model: Path, tmp_path: Path, text: str) -> None:
     refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--channels", text), "channels")
 
@@ -127,6 +139,8 @@ def test_options_from_a_file_that_is_none(calls: Path, tmp_path: Path) -> None:
     refused(run_emolib("score", calls, "--config", tmp_path / "night.toml"), "night.toml", "TOML")
     (tmp_path / "typo.toml").write_text('[score]\nmodell = "m"\nout = "p"\n')
     refused(run_emolib("score", calls, "--config", tmp_path / "typo.toml"), "modell")
+    (tmp_path / "table.toml").write_text('[scoer]\nmodel = "m"\n')
+    refused(run_emolib("score", calls, "--config", tmp_path / "table.toml"), "scoer", "score")
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "nan", "inf"])
