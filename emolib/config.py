@@ -52,29 +52,9 @@ class MfccConfig(Settings):
         return self.sampling_rate / 2 if self.fmax is None else self.fmax
 
 
-# One of several kinds, told apart by `kind`. A new kind is a class beside MfccConfig, joined here, and a function in
-# emolib/features for which `windows.signal_features` looks.
+# The union of all kinds, told apart by `kind`. A new kind is a class beside MfccConfig, joined here with `|` and
+# `Field(discriminator="kind")`, and a kernel in `emolib.features.windows`.
 FeatureConfig: TypeAlias = MfccConfig
-_FEATURE_KINDS: dict[str, type[FeatureConfig]] = {"mfcc": MfccConfig}
-
-
-def feature_config(settings: Mapping[str, Any]) -> FeatureConfig:
-    """Return stored feature settings as the class of their kind.
-
-    Raises
-    ------
-    SettingsError
-        If the kind is unknown or a value is not valid.
-
-    Examples
-    --------
-    >>> feature_config(dict(kind="mfcc", sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40, n_mfcc=20)).n_mfcc
-    20
-    """
-    kind = settings.get("kind")
-    if kind not in _FEATURE_KINDS:
-        raise SettingsError(f"features of kind {kind!r} found, expected one of {', '.join(_FEATURE_KINDS)}")
-    return parse(_FEATURE_KINDS[kind], settings)
 
 
 class WindowConfig(Settings):

@@ -37,7 +37,7 @@ The way from labelled corpora to a labelled archive of calls:
 
 A killed job goes on where it was when the same command is run again (extract
 wants --resume). Every command takes --config FILE.toml: a table per command
-([score], [train], ...) whose keys are its options; flags come before it.
+([score], [train], ...) whose keys are its options; flags win over it.
 
 Exit codes: 0 done; 1 done, but too many failures; 2 wrong usage or settings;
 3 another run holds the lock; 4 the model gives other numbers on this machine;

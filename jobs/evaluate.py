@@ -55,8 +55,9 @@ def evaluate(
     folder = resolve(out)
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    opened = FeatureStore.open(store)
     evaluation = cross_validate(
-        FeatureStore.open(store),
+        opened,
         task=task,
         protocol=protocol,
         architecture=architecture,
@@ -65,7 +66,8 @@ def evaluate(
         on_fold=_say_fold,
         on_epoch=say_epoch,
     )
-    report = evaluation.report()
+    made_from = {"store": store, "store_fingerprint": opened.fingerprint, "epochs_at_most": epochs}
+    report = {**evaluation.report(), **made_from}
     buffer = io.BytesIO()
     evaluation.predictions.to_parquet(buffer, index=False)
     write_bytes(folder / "predictions.parquet", buffer.getvalue())

@@ -55,7 +55,7 @@ class Done(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A block whose workers died under it, every time."""
+    """A block that could not be done: its workers died under it every time, or something unforeseen went wrong."""
 
     block: Block
     message: str
@@ -77,8 +77,8 @@ def fan_out(
     ------
     StalledError
         If no block ended for ``stall_s`` seconds.
-    Exception
-        Whatever the function raised; blocks under way are cancelled.
+    EmolibError
+        What the function raised: wrong settings are wrong for every block. Blocks under way are cancelled.
     """
     waiting = iter(blocks)
     under_way: dict[Any, Block] = {}
@@ -120,4 +120,8 @@ def _outcome(future: Future, block: Block) -> Done[Any] | Lost:
         (value,) = future.result(timeout=60)
     except KilledWorker as error:
         return Lost(block, f"its worker died {error.allowed_failures + 1} times")
+    except EmolibError:
+        raise
+    except Exception as error:  # one block must not take the others with it, whatever it met
+        return Lost(block, f"{type(error).__name__}: {error}")
     return Done(block, value)

@@ -216,7 +216,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     if lost:
         raise EmolibError(
             f"{len(lost)} of {len(blocks)} blocks could not be scored ({lost[0]}); the rest is stored: "
-            "give the workers more memory and run the same command again"
+            "run the same command again, with more memory for the workers if they died"
         )
     codes, audio_s = run.totals()
     run.close({**_counts(codes), "audio_s": round(audio_s, 1)})

@@ -112,15 +112,7 @@ class FeatureStore:
             If something else lies at the path.
         """
         path = resolve(path)
-        left = _read_group(path)
-        if left is not None:
-            litter = left.attrs.get("kind") == KIND and not left.attrs.get("planned")
-        else:
-            litter = path.is_dir() and all(entry.name.endswith(".partial") for entry in path.iterdir())
-        if not litter and (path.exists() or windows_path(path).exists()):
-            raise SettingsError(
-                f"{path} exists, expected a new path: continue it with --resume, or name another --store"
-            )
+        cls.refuse_existing(path)
         rows, (frames, coefficients) = len(windows), window_shape(profile.features, profile.windows)
         # All attributes in one write: whoever dies after it has left something that is known as emolib's own.
         group = zarr.create_group(

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from distributed import Client
 
+from emolib.corpora import splits
+from emolib.errors import SettingsError
 from jobs.fanout import Block, Done, Lost, StalledError, fan_out
 
 
@@ -34,9 +36,13 @@ def test_every_block_ends_once_and_few_are_under_way(client: Client) -> None:
     assert sorted(each.value for each in ended) == [number**2 for number in range(40)]
 
 
-def test_what_a_function_raises_is_raised(client: Client) -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(fan_out(client, divmod, [Block((1, 0))]))
+def test_wrong_settings_stop_all_and_the_unforeseen_stops_one(client: Client) -> None:
+    with pytest.raises(SettingsError):
+        list(fan_out(client, splits.validation_by, [Block(("no such protocol",))]))
+    ended = list(fan_out(client, divmod, [Block((1, number)) for number in range(3)]))
+    assert sorted(each.value for each in ended if isinstance(each, Done)) == [(0, 1), (1, 0)]
+    (lost,) = [each for each in ended if isinstance(each, Lost)]
+    assert lost.message.startswith("ZeroDivisionError")
 
 
 @pytest.mark.slow
