@@ -70,6 +70,7 @@ def test_killed_in_the_middle_and_run_again(
     assert run_emolib("verify", place).exit_code == 0
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_5_and_the_next_run_goes_on(
     calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
