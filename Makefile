@@ -10,7 +10,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 
 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (3 minutes)"
-	@echo "make test       the tests (5 minutes)"
+	@echo "make test       the tests (6 minutes)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make check      linter, types, import rules, doctests"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"

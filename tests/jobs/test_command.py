@@ -38,6 +38,7 @@ def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path,
     assert by_file.summary["blocks"] > by_flag.summary["blocks"]
 
 
+@pytest.mark.slow
 def test_extract_and_score_do_without_tensorflow(corpus: Path, calls: Path, model: Path, tmp_path: Path) -> None:
     """A worker image without TensorFlow works: here no process of the job can import it."""
     blocked = ("tensorflow", "keras", "tf2onnx", "onnx")

@@ -40,10 +40,8 @@ def test_too_many_failures_end_with_1(corpus: Path, cluster: tuple[str, str], tm
     assert (ended.exit_code, ended.summary["outcomes"]["failed"]) == (1, 10)
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [pytest.param("S.zarr", id="laying out"), pytest.param("S.zarr/status/c/0", id="filling", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["S.zarr", "S.zarr/status/c/0"], ids=["laying out", "filling"])
 def test_a_killed_run_is_continued(
     corpus: Path, store: Path, cluster: tuple[str, str], tmp_path: Path, moment: str
 ) -> None:

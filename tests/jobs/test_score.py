@@ -88,6 +88,7 @@ def test_sigterm_ends_with_5_and_the_next_run_goes_on(
     assert_same_rows(place, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_run_scores_only_what_is_new(
     calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

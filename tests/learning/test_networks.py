@@ -170,6 +170,7 @@ def test_stops_when_validation_gains_no_more(store: FeatureStore, monkeypatch: p
     assert fitted.training["best_epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_class_without_rows_is_left_unlearnt(store: FeatureStore) -> None:
     female = (store.windows["gender"] == "female").to_numpy()
     speaker = (store.windows["speaker"] == "s0").to_numpy()
