@@ -67,7 +67,7 @@ class WindowConfig(Settings):
     hop_s
         Distance between the starts of two windows in seconds; None: a recording has one window, its first.
     pad
-        What fills up a window that is longer than its sound: zeros or the median of the recording.
+        What fills up a window that is longer than its sound: zeros or the median of that sound.
     """
 
     duration_s: float = Field(ge=0.4)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emolib.config import FeatureConfig, WindowConfig
 from emolib.errors import SettingsError
-from emolib.features.cepstra import frame_count, mfcc
+from emolib.features.cepstra import MfccStream, can_stream, frame_count, mfcc
 
 # A window must bring this much sound that the one before it did not have.
 MIN_NEW_S = 0.4
@@ -44,9 +45,6 @@ class Windows:
 def windowed_features(signal: NDArray[np.float32], *, features: FeatureConfig, windows: WindowConfig) -> Windows:
     """Cut one channel into windows and compute their features.
 
-    Overlapping windows share their frames where the front end allows it: frames not centred, no floor relative to the
-    clip. Otherwise every window is a clip of its own.
-
     Parameters
     ----------
     signal
@@ -69,34 +67,123 @@ def windowed_features(signal: NDArray[np.float32], *, features: FeatureConfig, w
     >>> windowed_features(minute, features=TELEPHONE.features, windows=TELEPHONE.windows).features.shape
     (29, 249, 20)
     """
-    frames, coefficients = window_shape(features, windows)
-    rate = features.sampling_rate
-    spans = window_spans(signal.size, sampling_rate=rate, windows=windows)
-    if not len(spans):
+    stream = WindowStream(features=features, windows=windows)
+    return _joined([stream.push(signal), stream.finish()])
+
+
+class WindowStream:
+    """The windows of one channel that comes in pieces: bitwise those of `windowed_features`, however it is cut.
+
+    Memory holds one window and what is pushed. Overlapping windows share their frames where the front end allows it:
+    frames not centred, no floor relative to the clip, padding of zeros. Otherwise every window is a clip of its own.
+
+    Raises
+    ------
+    SettingsError
+        If durations and hops do not fit the frames (see `window_shape`).
+
+    Examples
+    --------
+    >>> from emolib.config import TELEPHONE
+    >>> stream = WindowStream(features=TELEPHONE.features, windows=TELEPHONE.windows)
+    >>> [stream.push(np.zeros(8000, np.float32)).start_s.tolist() for second in range(6)]
+    [[], [], [], [0.0], [], [2.0]]
+    >>> stream.finish().start_s.tolist()
+    []
+    """
+
+    def __init__(self, *, features: FeatureConfig, windows: WindowConfig) -> None:
+        self._features, self._windows = features, windows
+        self._shape = window_shape(features, windows)
+        self._length = _samples(windows.duration_s, features.sampling_rate)
+        # Without a hop there is one window: the next would begin where no signal ends.
+        self._hop = sys.maxsize if windows.hop_s is None else _samples(windows.hop_s, features.sampling_rate)
+        self._stream = MfccStream(config=features) if _shares_frames(features, windows) else None
+        self._seen = 0  # samples pushed
+        self._next = 0  # number of the next window
+        self._signal = _Tail(np.zeros(0, np.float32))
+        self._frames = _Tail(np.zeros((0, features.n_mfcc), np.float32))
+
+    def push(self, samples: NDArray[np.float32]) -> Windows:
+        """Return the windows that the next samples, float32 ``(sample,)``, complete."""
+        self._seen += samples.size
+        self._take(samples)
+        whole = 1 + (self._seen - self._length) // self._hop if self._seen >= self._length else 0
+        starts = self._hop * np.arange(self._next, whole, dtype=np.int64)
+        return self._cut(np.stack([starts, starts + self._length], axis=1))
+
+    def finish(self) -> Windows:
+        """Return the windows that the signal's end leaves unfilled, padded; nothing may be pushed after it."""
+        spans = window_spans(self._seen, sampling_rate=self._features.sampling_rate, windows=self._windows)
+        spans = spans[self._next :]
+        if len(spans) and self._stream is not None:
+            self._take(np.zeros(int(spans[-1, 0]) + self._length - self._seen, np.float32))
+        return self._cut(spans)
+
+    def _take(self, samples: NDArray[np.float32]) -> None:
+        start = self._next * self._hop
+        self._signal.forget(start)
+        self._signal.append(samples)
+        if self._stream is not None:
+            self._frames.forget(start // self._features.hop_length)
+            self._frames.append(self._stream.push(samples))
+
+    def _cut(self, spans: NDArray[np.int64]) -> Windows:
+        """Return the next windows, whose sound lies at these samples."""
+        if not len(spans):
+            return _no_windows(self._shape)
+        sounds = [self._signal.part(start, end) for start, end in spans.tolist()]
+        if self._stream is None:
+            clips = (_filled(sound, self._length, self._windows.pad) for sound in sounds)
+            values = np.stack([_KERNELS[self._features.kind](clip, config=self._features) for clip in clips])
+        else:
+            firsts = (spans[:, 0] // self._features.hop_length).tolist()
+            values = np.stack([self._frames.part(first, first + self._shape[0]) for first in firsts])
+        self._next += len(spans)
+        rate = self._features.sampling_rate
+        valid = -(-(spans[:, 1] - spans[:, 0]) // self._features.hop_length)
         return Windows(
-            features=np.zeros((0, frames, coefficients), np.float32),
-            valid_frames=np.zeros(0, np.int32),
-            start_s=np.zeros(0),
-            end_s=np.zeros(0),
-            rms=np.zeros(0, np.float32),
+            features=values,
+            valid_frames=np.clip(valid, 1, self._shape[0]).astype(np.int32),
+            start_s=spans[:, 0] / rate,
+            end_s=spans[:, 1] / rate,
+            rms=np.array([_rms(sound) for sound in sounds], np.float32),
         )
-    kernel, length = _KERNELS[features.kind], _samples(windows.duration_s, rate)
-    filled = _fill(signal, int(spans[-1, 0]) + length, windows.pad)
-    if _shares_frames(features) and windows.hop_s is not None:
-        stride = _samples(windows.hop_s, rate) // features.hop_length
-        channel = kernel(filled, config=features)
-        views = np.lib.stride_tricks.sliding_window_view(channel, frames, axis=0)[::stride]
-        values = np.ascontiguousarray(views[: len(spans)].transpose(0, 2, 1))
-    else:
-        values = np.stack([kernel(filled[start : start + length], config=features) for start, _ in spans])
-    valid = -(-(spans[:, 1] - spans[:, 0]) // features.hop_length)
+
+
+class _Tail:
+    """The end of a long array whose rows keep their numbers while its beginning is forgotten."""
+
+    def __init__(self, empty: NDArray[np.float32]) -> None:
+        self._rows, self._first = empty, 0
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        self._rows = np.concatenate([self._rows, rows])
+
+    def part(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return rows that are not forgotten; fewer where the array ends."""
+        return self._rows[start - self._first : stop - self._first]
+
+    def forget(self, before: int) -> None:
+        """Forget the rows before a number, as far as there are any."""
+        gone = min(before - self._first, len(self._rows))
+        if gone:
+            self._rows, self._first = self._rows[gone:].copy(), self._first + gone
+
+
+def _no_windows(shape: tuple[int, int]) -> Windows:
     return Windows(
-        features=values,
-        valid_frames=np.clip(valid, 1, frames).astype(np.int32),
-        start_s=spans[:, 0] / rate,
-        end_s=spans[:, 1] / rate,
-        rms=np.array([_rms(signal[start:end]) for start, end in spans], np.float32),
+        features=np.zeros((0, *shape), np.float32),
+        valid_frames=np.zeros(0, np.int32),
+        start_s=np.zeros(0),
+        end_s=np.zeros(0),
+        rms=np.zeros(0, np.float32),
     )
+
+
+def _joined(parts: Sequence[Windows]) -> Windows:
+    names = [field.name for field in fields(Windows)]
+    return Windows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def window_spans(samples: int, *, sampling_rate: int, windows: WindowConfig) -> NDArray[np.int64]:
@@ -148,7 +235,7 @@ def window_shape(features: FeatureConfig, windows: WindowConfig) -> tuple[int, i
         raise SettingsError(
             f"a window of {windows.duration_s} s found, expected at least one frame of {features.n_fft} samples"
         )
-    if windows.hop_s is not None and _shares_frames(features) and _samples(windows.hop_s, rate) % features.hop_length:
+    if _shares_frames(features, windows) and _samples(windows.hop_s or 0, rate) % features.hop_length:
         raise SettingsError(
             f"a hop of {windows.hop_s} s between windows found, expected a multiple of the frame hop, "
             f"{features.hop_length / rate} s"
@@ -156,8 +243,8 @@ def window_shape(features: FeatureConfig, windows: WindowConfig) -> tuple[int, i
     return frames, features.n_mfcc
 
 
-def _shares_frames(features: FeatureConfig) -> bool:
-    return not features.center and features.top_db is None
+def _shares_frames(features: FeatureConfig, windows: WindowConfig) -> bool:
+    return can_stream(features) and windows.pad == "zero" and windows.hop_s is not None
 
 
 def _samples(seconds: float, rate: int) -> int:
@@ -167,13 +254,13 @@ def _samples(seconds: float, rate: int) -> int:
     return samples
 
 
-def _fill(signal: NDArray[np.float32], length: int, pad: str) -> NDArray[np.float32]:
-    """Return the first ``length`` samples, what is missing filled with zeros or with the signal's median."""
-    if signal.size >= length:
-        return signal[:length]
-    value = np.median(signal) if pad == "median" else 0.0
-    return np.concatenate([signal, np.full(length - signal.size, value, np.float32)])
+def _filled(sound: NDArray[np.float32], length: int, pad: str) -> NDArray[np.float32]:
+    """Return a clip of ``length`` samples, what is missing filled with zeros or with the sound's median."""
+    if sound.size == length:
+        return sound
+    value = np.median(sound) if pad == "median" else 0.0
+    return np.concatenate([sound, np.full(length - sound.size, value, np.float32)])
 
 
 def _rms(samples: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    return float(np.sqrt(np.mean(np.square(samples))))

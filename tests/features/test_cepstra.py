@@ -8,8 +8,9 @@ from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from emolib.config import PROFILES, MfccConfig
+from emolib.errors import SettingsError
 from emolib.features import mfcc
-from emolib.features.cepstra import frame_count
+from emolib.features.cepstra import MfccStream, can_stream, frame_count
 
 
 @st.composite
@@ -66,6 +67,41 @@ def test_a_frame_does_not_depend_on_its_company(profile: str, seed: int, first: 
     start, frames = first * config.hop_length, mfcc(signal, config=config)
     part = signal[start : start + config.n_fft + (count - 1) * config.hop_length]
     np.testing.assert_array_equal(mfcc(part, config=config), frames[first : first + count])
+
+
+@settings(max_examples=60, deadline=None)
+@given(config=front_ends(), seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_a_stream_gives_the_frames_of_the_whole_however_it_is_cut(
+    config: MfccConfig, seed: int, data: st.DataObject
+) -> None:
+    hop_length = data.draw(st.sampled_from([config.hop_length, 2 * config.n_fft]))  # frames may lie apart
+    config = config.model_copy(update={"center": False, "top_db": None, "hop_length": hop_length})
+    samples = data.draw(st.integers(0, 20 * config.n_fft))
+    signal = speech_like(seed, samples, config.sampling_rate, -60)
+    cuts = data.draw(st.lists(st.integers(0, samples), max_size=9).map(sorted))
+    stream = MfccStream(config=config)
+    found = [stream.push(piece) for piece in np.split(signal, cuts)]
+    np.testing.assert_array_equal(np.concatenate(found), mfcc(signal, config=config))
+
+
+@pytest.mark.parametrize("change", [{"center": True}, {"top_db": 80.0}])
+def test_what_needs_the_whole_signal_is_not_streamed(change: dict[str, object]) -> None:
+    config = PROFILES["telephone"].features.model_copy(update=change)
+    assert not can_stream(config)
+    with pytest.raises(SettingsError, match="expected frames that are not centred"):
+        MfccStream(config=config)
+
+
+@pytest.mark.parametrize("frequency", [250.0, 1000.0, 3500.0])
+@pytest.mark.parametrize("name", PROFILES)
+def test_faint_bands_under_a_loud_tone_are_librosas_too(name: str, frequency: float) -> None:
+    """A full-scale tone over noise at -80 dBFS: here a float32 FFT alone misses the promise."""
+    config = PROFILES[name].features
+    time = np.arange(2 * config.sampling_rate) / config.sampling_rate
+    noise = 1e-4 * np.random.default_rng(3).standard_normal(time.size)
+    signal = np.clip(np.sin(2 * np.pi * frequency * time) + noise, -1, 1).astype(np.float32)
+    ours, librosas = mfcc(signal, config=config), mfcc(signal, config=config, backend="librosa")
+    np.testing.assert_allclose(ours, librosas, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emolib.config import ARTICLE, PROFILES, TELEPHONE, WindowConfig
+from emolib.config import ARTICLE, PROFILES, TELEPHONE, MfccConfig, WindowConfig
 from emolib.errors import SettingsError
 from emolib.features import mfcc
-from emolib.features.windows import window_shape, window_spans, windowed_features
+from emolib.features.windows import WindowStream, window_shape, window_spans, windowed_features
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,3 +83,35 @@ def test_settings_that_do_not_fit_the_frames_are_refused() -> None:
     ):
         with pytest.raises(SettingsError, match="expected"):
             window_shape(TELEPHONE.features, windows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=st.integers(0, 5000),
+    hop=st.none() | st.sampled_from([0.256, 0.512, 1.024, 2.048]),
+    pad=st.sampled_from(["zero", "median"]),
+    center=st.booleans(),
+    cuts=st.lists(st.integers(0, 5000), max_size=8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_stream_gives_the_windows_of_the_whole_however_it_is_cut(
+    samples: int, hop: float | None, pad: str, center: bool, cuts: list[int], seed: int
+) -> None:
+    """Windows that share frames, that are clips of their own, that leave gaps, and a single one."""
+    features = MfccConfig(sampling_rate=1000, n_fft=64, hop_length=32, n_mels=12, n_mfcc=6, center=center)
+    windows = WindowConfig(duration_s=1.024, hop_s=hop, pad=pad)
+    signal = np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
+    whole = windowed_features(signal, features=features, windows=windows)
+    stream = WindowStream(features=features, windows=windows)
+    parts = [stream.push(piece) for piece in np.split(signal, sorted(min(cut, samples) for cut in cuts))]
+    parts.append(stream.finish())
+    for name in ("features", "valid_frames", "start_s", "end_s", "rms"):
+        found = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(found, getattr(whole, name))
+    spans = window_spans(samples, sampling_rate=1000, windows=windows)
+    np.testing.assert_array_equal(np.stack([whole.start_s, whole.end_s], axis=1), spans / 1000)
+    for (start, end), found in zip(spans, whole.features, strict=True):
+        clip = signal[start:end]
+        value = np.median(clip) if pad == "median" else 0
+        clip = np.concatenate([clip, np.full(1024 - clip.size, value, np.float32)])
+        np.testing.assert_array_equal(found, mfcc(clip, config=features))
