@@ -6,6 +6,7 @@ block finishes for too long stops with a message.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ R = TypeVar("R")
 
 # Enough that a worker never waits for the driver, few enough that little is lost when the driver dies.
 _BLOCKS_PER_WORKER = 3
-_POLL_S = 0.02
+# Looking for ended blocks costs nothing; asking the scheduler for its workers does, with many of them.
+_POLL_S, _COUNT_WORKERS_EVERY_S = 0.02, 2.0
 
 
 class StalledError(EmolibError):
@@ -84,9 +86,12 @@ def fan_out(
     under_way: dict[Any, Block] = {}
     pool = as_completed()
     try:
-        last = time.monotonic()
+        last, counted, room_in_all = time.monotonic(), -math.inf, 0
         while True:
-            room = _BLOCKS_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"])) - len(under_way)
+            if time.monotonic() - counted > _COUNT_WORKERS_EVERY_S:
+                room_in_all = _BLOCKS_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+                counted = time.monotonic()
+            room = room_in_all - len(under_way)
             for future, block in _submit(client, function, list(islice(waiting, max(0, room)))):
                 under_way[future.key] = block
                 pool.add(future)

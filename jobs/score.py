@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-# A block is at most so much audio, and a small archive is cut into several blocks per core all the same.
-_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 3600.0, 60.0, 8
+# A block is at most so much audio (some seconds of work), and a small archive is cut into several blocks per core all
+# the same, but not into such as take longer to plan, commit and report than to score.
+_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
 
 
 def score(
@@ -101,7 +102,8 @@ def score(
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    total_s = sum(map(estimate_s, listing["uri"], listing["size"]))
+    rates = ledger.byte_rates(out)
+    total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(listing["uri"], listing["size"], strict=True))
     config = ledger.run_config(
         bundle, model=model, archive=archive, scoring=scoring, batch=batch, block_s=block_s or _block_s(total_s)
     )
@@ -122,7 +124,7 @@ def _score(
 ) -> list[ledger.Run]:
     """Finish the open runs, then run a new one over what has no row yet; return the runs that were closed."""
     interrupted = ledger.open_runs(out)
-    planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
+    planned = _plan(out, listing, config)
     if not interrupted and planned.empty:
         return []  # a cluster takes seconds to start
     finished: list[ledger.Run] = []
@@ -130,13 +132,20 @@ def _score(
         for run in interrupted:
             finished += _resume(client, run, lock)
         if interrupted:
-            planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
+            planned = _plan(out, listing, config)
         if len(planned):
             lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             run = ledger.Run.create(out, config=config, plan=planned)
             _execute(client, run, lock)
             finished.append(run)
     return finished
+
+
+def _plan(out: str, listing: pd.DataFrame, config: ledger.RunConfig) -> pd.DataFrame:
+    known, rates = ledger.known(out), ledger.byte_rates(out)
+    return plan_recordings(
+        listing, known, block_s=config.block_s, max_recordings=config.max_recordings, byte_rates=rates
+    )
 
 
 def _channels(text: str | None) -> dict[str, str]:
@@ -154,7 +163,7 @@ def _block_s(total_s: float) -> float:
 
 def _show_plan(out: str, listing: pd.DataFrame, config: ledger.RunConfig) -> Result:
     open_runs = ledger.open_runs(out)
-    planned = plan_recordings(listing, ledger.known(out), block_s=config.block_s)
+    planned = _plan(out, listing, config)
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
     table(

@@ -23,11 +23,11 @@ from upath import UPath
 
 from emolib.archive.aggregates import labels_of, window_config
 from emolib.archive.lock import LOCK_NAME
-from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording
+from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_predictions, part_of, scan
 from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
 from emolib.config import ScoringConfig, Settings, differences, fingerprint, parse
-from emolib.errors import SettingsError
+from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.storage import AnyPath, absolute, is_local, read_json, resolve, write_bytes, write_json
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from emolib.learning.bundle import ModelBundle
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
+_PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
+_RUNS_TO_LEARN_FROM = 10
 
 
 class RunConfig(Settings):
@@ -188,7 +190,8 @@ class Run:
             rows = plan.iloc[start : start + _PLAN_ROWS]
             name = f"part-{len(stored):05d}.parquet"
             sink = pa.BufferOutputStream()
-            pq.write_table(pa.Table.from_pandas(rows, PLAN_SCHEMA, preserve_index=False), sink, compression="zstd")
+            table = pa.Table.from_pandas(rows, PLAN_SCHEMA, preserve_index=False)
+            pq.write_table(table, sink, row_group_size=_PLAN_GROUP, compression="zstd")
             write_bytes(run.folder / "plan" / name, sink.getvalue().to_pybytes())
             stored.append(
                 {"name": name, "first_block": int(rows["block"].iloc[0]), "last_block": int(rows["block"].iloc[-1])}
@@ -253,10 +256,16 @@ class Run:
         )
 
     def todo(self) -> pd.DataFrame:
-        """Return the rows of `blocks` that are not committed."""
+        """Return the rows of `blocks` that are not committed, in the order in which they are best done.
+
+        The longest first within each part of the plan, so that no worker begins a long block when the others are done.
+        """
         blocks = self.blocks()
         done = {part.block for part in committed(self.pred) if part.run_id == self.run_id}
-        return blocks[~blocks["block"].isin(done)].reset_index(drop=True)
+        rows_before = blocks["recordings"].cumsum() - blocks["recordings"]
+        blocks = blocks.assign(part=rows_before // _PLAN_ROWS)[~blocks["block"].isin(done)]
+        in_order = blocks.sort_values(["part", "estimated_s", "block"], ascending=[True, False, True])
+        return in_order.drop(columns="part").reset_index(drop=True)
 
     def totals(self) -> tuple[dict[str, int], float]:
         """Return the number of its committed recordings by code, and the seconds of sound decoded from them."""
@@ -267,6 +276,22 @@ class Run:
         rows = scan(self.pred, "recordings", done, columns).to_table()
         codes = Counter(rows["code"].to_pylist())
         return dict(sorted(codes.items())), pc.sum(rows["decoded_s"]).as_py() or 0.0
+
+    def heard(self) -> dict[str, dict[str, float]]:
+        """Return bytes and seconds of sound by suffix of the recordings that it decoded whole: what a plan learns from.
+
+        In the form ``{".wav": {"bytes": 960000, "seconds": 60.0}}``.
+        """
+        columns = pa.schema([schema("recordings", ()).field(name) for name in ("uri", "size", "decoded_s", "code")])
+        done = [part for part in committed(self.pred) if part.run_id == self.run_id]
+        if not done:
+            return {}
+        rows = scan(self.pred, "recordings", done, columns).to_table().to_pandas()
+        rows = rows[(rows["code"] != Code.TRUNCATED.value) & (rows["decoded_s"] > 0)]
+        sums = rows.groupby(rows["uri"].map(suffix_of)).agg(bytes=("size", "sum"), seconds=("decoded_s", "sum"))
+        return {
+            str(suffix): {"bytes": int(row.bytes), "seconds": float(row.seconds)} for suffix, row in sums.iterrows()
+        }
 
     def sweep(self) -> int:
         """Remove what the run left uncommitted or half written; return how many files that were.
@@ -300,7 +325,8 @@ class Run:
         if not abandoned and len(left := self.todo()):
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.sweep()
-        write_json(self.folder / "summary.json", {**summary, "run_id": self.run_id, "abandoned": abandoned})
+        facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
+        write_json(self.folder / "summary.json", {**summary, **facts})
 
     def _plan_dataset(self, block: int | None) -> ds.Dataset:
         paths = [
@@ -347,6 +373,16 @@ def known(pred: AnyPath) -> pd.DataFrame:
     if not done:
         return columns.empty_table().to_pandas()
     return scan(pred, "recordings", done, columns).to_table().to_pandas()
+
+
+def byte_rates(pred: AnyPath) -> dict[str, float]:
+    """Return bytes per second of sound by suffix, as the newest closed runs found them."""
+    sums: dict[str, Counter[str]] = {}
+    closed = [run for run in reversed(runs(pred)) if not run.is_open][:_RUNS_TO_LEARN_FROM]
+    for run in closed:
+        for suffix, heard in read_json(run.folder / "summary.json").get("heard", {}).items():
+            sums.setdefault(suffix, Counter()).update(heard)
+    return {suffix: heard["bytes"] / heard["seconds"] for suffix, heard in sums.items()}
 
 
 def is_litter(path: UPath) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,7 +31,7 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 
-# Bytes per second of what usually stands behind a suffix; blocks only need the order of magnitude.
+# Bytes per second of what usually stands behind a suffix, where no run has measured it yet.
 _BYTE_RATES = {
     ".gsm": 1650, ".amr": 1500, ".awb": 3000, ".opus": 3000, ".wma": 4000, ".mp3": 4000, ".m4a": 8000, ".mp4": 8000,
     ".aac": 8000, ".ogg": 8000, ".g722": 8000, ".ul": 8000, ".ulaw": 8000, ".al": 8000, ".alaw": 8000, ".flac": 12_000,
@@ -61,7 +62,14 @@ def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
     )
 
 
-def plan(listing: pd.DataFrame, known: pd.DataFrame, *, block_s: float, max_recordings: int = 1000) -> pd.DataFrame:
+def plan(
+    listing: pd.DataFrame,
+    known: pd.DataFrame,
+    *,
+    block_s: float,
+    max_recordings: int = 1000,
+    byte_rates: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Plan the recordings that are listed but not known, in blocks of about equal work.
 
     The plan does not depend on the order of the listing. Its rows are sorted by date and URI; a block is a run of them
@@ -77,6 +85,8 @@ def plan(listing: pd.DataFrame, known: pd.DataFrame, *, block_s: float, max_reco
         Estimated seconds of sound in a block; only a single recording that is longer makes a longer block.
     max_recordings
         Most recordings in a block.
+    byte_rates
+        Bytes per second of sound by suffix, as earlier runs found them (see `emolib.archive.ledger.byte_rates`).
 
     Returns
     -------
@@ -107,22 +117,36 @@ def plan(listing: pd.DataFrame, known: pd.DataFrame, *, block_s: float, max_reco
         date=[call.date for call in calls],
         date_source=[call.date_source for call in calls],
         call_id=[call.call_id for call in calls],
-        estimated_s=[estimate_s(*row) for row in zip(new["uri"], new["size"], strict=True)],
+        estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],
     )
     rows = rows.sort_values(["date", "uri"], ignore_index=True)
     rows["block"] = _blocks(rows, block_s, max_recordings)
     return rows[PLAN_SCHEMA.names]
 
 
-def estimate_s(uri: str, size: int) -> float:
-    """Return about how many seconds of sound a file of this name and size (byte) holds.
+def estimate_s(uri: str, size: int, byte_rates: Mapping[str, float] | None = None) -> float:
+    """Return about how many seconds of sound a file of this name and size (byte) holds: an archive is not probed.
 
     Examples
     --------
     >>> estimate_s("a.GSM", 99_000), estimate_s("a.wav", 16_000)
     (60.0, 1.0)
+    >>> estimate_s("a.wav", 16_000, {".wav": 32_000.0})
+    0.5
     """
-    return size / _BYTE_RATES.get(uri[uri.rfind(".") :].lower(), _BYTE_RATE)
+    suffix = suffix_of(uri)
+    return size / ((byte_rates or {}).get(suffix) or _BYTE_RATES.get(suffix, _BYTE_RATE))
+
+
+def suffix_of(uri: str) -> str:
+    """Return the suffix of a recording's name in lower case, empty where it has none.
+
+    Examples
+    --------
+    >>> suffix_of("2024.05/a.WAV"), suffix_of("2024.05/a")
+    ('.wav', '')
+    """
+    return PurePosixPath(uri).suffix.lower()
 
 
 def _blocks(rows: pd.DataFrame, block_s: float, max_recordings: int) -> list[int]:

@@ -2,12 +2,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from emolib.archive import read, scoring
 from emolib.archive.ledger import (
     Run,
+    byte_rates,
     check_out,
     known,
     open_runs,
@@ -16,11 +18,13 @@ from emolib.archive.ledger import (
     runs,
     scoring_fingerprint,
 )
+from emolib.archive.plan import listing_table, plan
 from emolib.archive.predictions import Part, parts
 from emolib.archive.schemas import TABLES
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
 from emolib.errors import SettingsError
+from emolib.sound.manifest import list_recordings
 
 VOLATILE = ["run_id", "attempts", "message", "version"]
 
@@ -119,6 +123,36 @@ def test_what_is_known_is_not_planned_again(start: Any, finish: Any, archive: Pa
     assert verify(pred).problems == []
     assert len(known(pred)) == 9
     assert len(runs(pred)) == 2
+
+
+def test_the_longest_blocks_are_done_first_within_each_part_of_the_plan(
+    start: Any, finish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = start(tmp_path / "one", block_s=1.0)
+    assert whole.todo()["estimated_s"].is_monotonic_decreasing
+    assert sorted(whole.todo()["block"]) == list(whole.blocks()["block"])
+    monkeypatch.setattr("emolib.archive.ledger._PLAN_ROWS", 3)
+    run = start(tmp_path / "other", block_s=1.0)
+    assert set(run.todo()["block"][:3]) == {0, 1, 2}, "a part of the plan is done before the next"
+    finish(run)
+    assert verify(tmp_path / "other").problems == []
+
+
+def test_a_plan_learns_how_much_sound_a_file_holds(
+    start: Any, finish: Any, archive: Path, write: Any, pred: Path
+) -> None:
+    """The µ-law calls of two channels have 16,000 bytes a second, and the ones of one channel half as many."""
+    measured = byte_rates(pred)
+    assert 8000 < measured[".wav"] < 16_000
+    for number in range(30):
+        write(archive / f"2024-05-04/{number}.wav", 0.1 * np.ones(24_000))
+    finish(start(pred))
+    write(archive / "2024-05-05/late.wav", 0.1 * np.ones(80_000))
+    rates = byte_rates(pred)
+    assert rates[".wav"] < measured[".wav"]
+    planned = plan(listing_table(list_recordings(archive)), known(pred), block_s=60, byte_rates=rates)
+    assert planned["uri"].tolist() == ["2024-05-05/late.wav"]
+    assert planned["estimated_s"].tolist() == [(archive / "2024-05-05/late.wav").stat().st_size / rates[".wav"]]
 
 
 def test_a_run_sweeps_what_it_left_before_it_is_closed(start: Any, finish: Any, tmp_path: Path) -> None:
