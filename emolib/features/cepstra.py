@@ -153,7 +153,7 @@ def _checked(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     signal = np.ascontiguousarray(signal, dtype=np.float32)
     if signal.ndim != 1:
         raise ValueError(f"a signal of shape {signal.shape} found, expected one channel of shape (sample,)")
-    if not np.isfinite([signal.min(initial=0), signal.max(initial=0)]).all():
+    if not np.isfinite(signal).all():
         raise ValueError("a signal with NaN or infinity found, expected finite samples")
     return signal
 
