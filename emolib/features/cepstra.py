@@ -3,8 +3,9 @@
 The numbers are those of ``librosa.feature.mfcc(S=librosa.power_to_db(melspectrogram, ref=1, …))`` to 1e-3. The code is
 its own because librosa rebuilds the mel bank at every call and costs a new process seconds of just-in-time compilation.
 
-Every step treats a frame by itself (batched FFT, sparse mel bank, FFT-based DCT), so a frame's coefficients are bitwise
-the same whatever else is computed with it; a dense matrix product would choose its kernel by the number of frames.
+Every step treats a frame by itself (batched FFT, sparse mel bank, DCT in tiles of a fixed size), so a frame's
+coefficients are bitwise the same whatever else is computed with it; a dense matrix product over all frames would choose
+its kernel by their number.
 
 Everything is float32, but for one thing. A float32 FFT errs by about 1e-7 of a frame's loudest parts. Where bands lie
 so far below those that the coefficients would show it (a loud voice over a floor of -80 dB), the frame is transformed
@@ -28,6 +29,8 @@ from emolib.errors import SettingsError
 # Samples of the frames worked on at a time: they, their spectra and powers stay in a core's second-level cache. More
 # frames in a block cost less in calls; fewer than the least cost more than the cache gives.
 _BLOCK_SAMPLES, _LEAST_FRAMES = 98_304, 128
+# OpenBLAS keeps a product of fewer multiplications on one thread: more would divide it otherwise on another machine.
+_ONE_THREAD = 2**18
 # The largest exposure (see `_exposed`) of a frame whose float32 spectrum is good enough. On speech, music, tones and
 # noise a coefficient erred by at most 4e-6 times the exposure, so by 6e-4 here; the promise is 1e-3.
 _MAX_EXPOSURE = 150.0
@@ -69,16 +72,17 @@ def mfcc(
     (61, 20)
     """
     signal = _checked(signal)
-    if frame_count(signal.size, config=config) == 0:
+    frames = frame_count(signal.size, config=config)
+    if not frames:
         return np.zeros((0, config.n_mfcc), np.float32)
     if backend == "librosa":
         return _librosa_mfcc(signal, config)
     if config.center:
         signal = np.pad(signal, config.n_fft // 2)
-    decibels = _log_mel(signal, config)
+    log_mel = _log_mel(signal, config)
     if config.top_db is not None:
-        np.maximum(decibels, decibels.max() - np.float32(config.top_db), out=decibels)
-    return _cepstra(decibels, config)
+        np.maximum(log_mel, log_mel.max() - np.float32(config.top_db / 10), out=log_mel)
+    return _cepstra(log_mel, config)[:frames]
 
 
 class MfccStream:
@@ -128,7 +132,7 @@ class MfccStream:
         self._rest, self._skip = signal[used:].copy(), self._skip + max(0, used - signal.size)
         if not frames:
             return np.zeros((0, self._config.n_mfcc), np.float32)
-        return _cepstra(_log_mel(signal, self._config), self._config)
+        return _cepstra(_log_mel(signal, self._config), self._config)[:frames]
 
 
 def can_stream(config: MfccConfig) -> bool:
@@ -170,6 +174,12 @@ class _Tables:
         Mel filters, and below them a row of ones, ``(band + 1, bin)``.
     peaks, highest_peak
         Largest weight of each filter, ``(band, 1)``, and of them all.
+    dct
+        From the logarithm of mel powers to coefficients of decibels: the orthonormal DCT-II times 10,
+        ``(band, coefficient)``.
+    tile
+        Frames that one matrix product takes. Few enough for BLAS to stay on one thread, which it decides by the number
+        of multiplications.
     """
 
     taper: NDArray[np.float32]
@@ -177,6 +187,8 @@ class _Tables:
     bank: scipy.sparse.csr_array
     peaks: NDArray[np.float32]
     highest_peak: np.float32
+    dct: NDArray[np.float32]
+    tile: int
 
 
 @lru_cache(maxsize=8)
@@ -184,28 +196,37 @@ def _tables(config: MfccConfig) -> _Tables:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft)
     filters = _mel_filters(config).astype(np.float32)
     bank = scipy.sparse.csr_array(np.vstack([filters, np.ones_like(filters[:1])]))
-    return _Tables(hann.astype(np.float32), hann, bank, filters.max(axis=1, keepdims=True), filters.max())
+    bands, coefficients = np.arange(config.n_mels)[:, None], np.arange(config.n_mfcc)
+    dct = np.cos(np.pi * (bands + 0.5) * coefficients / config.n_mels) * np.where(coefficients, np.sqrt(2), 1)
+    return _Tables(
+        taper=hann.astype(np.float32),
+        precise_taper=hann,
+        bank=bank,
+        peaks=filters.max(axis=1, keepdims=True),
+        highest_peak=filters.max(),
+        dct=(10 * dct / np.sqrt(config.n_mels)).astype(np.float32),
+        tile=min(128, max(1, _ONE_THREAD // (config.n_mels * config.n_mfcc))),
+    )
 
 
 def _log_mel(signal: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
-    """Return the mel spectrogram in dB, shape (frame, band)."""
-    tables, amin = _tables(config), np.float32(config.amin)
+    """Return the decimal logarithm of the mel spectrogram, shape (band, frame), its last tile filled with the floor."""
+    tables = _tables(config)
     shape = (1 + (signal.size - config.n_fft) // config.hop_length, config.n_fft)
     # A view, as sliding_window_view makes it, in a tenth of its time: that shows in short clips.
     frames = np.ndarray(shape, np.float32, signal, strides=(4 * config.hop_length, 4))
-    decibels = np.empty((len(frames), config.n_mels), np.float32)
+    log_mel = np.empty((config.n_mels, -(-len(frames) // tables.tile) * tables.tile), np.float32)
+    log_mel[:, len(frames) :] = np.log10(config.amin)
     step = max(_LEAST_FRAMES, _BLOCK_SAMPLES // config.n_fft)
     for start in range(0, len(frames), step):
         block = frames[start : start + step]
         mel = tables.bank @ _power(block, tables.taper)
-        floored = np.maximum(mel[:-1], amin)
-        exposed = _exposed(mel, floored, tables, config)
+        exposed = _exposed(mel, tables, config)
         if len(exposed):
-            precise = tables.bank @ _power(block[exposed], tables.precise_taper)
-            floored[:, exposed] = np.maximum(precise[:-1], amin)
-        np.log10(floored, out=floored)
-        np.multiply(floored.T, np.float32(10), out=decibels[start : start + step])
-    return decibels
+            mel[:, exposed] = tables.bank @ _power(block[exposed], tables.precise_taper)
+        floored = np.maximum(mel[:-1], np.float32(config.amin))
+        np.log10(floored, out=log_mel[:, start : start + len(block)])
+    return log_mel
 
 
 def _power(frames: NDArray[np.float32], taper: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -216,31 +237,32 @@ def _power(frames: NDArray[np.float32], taper: NDArray[np.floating]) -> NDArray[
     return np.ascontiguousarray((parts[:, 0::2] + parts[:, 1::2]).T, dtype=np.float32)
 
 
-def _exposed(
-    mel: NDArray[np.float32], floored: NDArray[np.float32], tables: _Tables, config: MfccConfig
-) -> NDArray[np.int64]:
+def _exposed(mel: NDArray[np.float32], tables: _Tables, config: MfccConfig) -> NDArray[np.int64]:
     """Return the numbers of the frames whose coefficients would show the errors of their float32 spectra.
 
     Such an error is white and proportional to the whole spectrum: in a band it weighs as the root of (energy of the
     frame * weight of the band / energy of the band), and in a coefficient as the root mean square of that over the
     bands. A band under half the floor counts little: the error must lift it over the floor before anybody sees it.
     """
-    energy = mel[-1] * np.float32(2 / config.n_fft)
+    bands, energy, amin = mel[:-1], mel[-1] * np.float32(2 / config.n_fft), np.float32(config.amin)
     limit = np.float32(_MAX_EXPOSURE**2)
     # No mean is above its largest term: few frames are left for the closer look.
-    near = np.flatnonzero(energy * tables.highest_peak > limit * floored.min(axis=0))
+    near = np.flatnonzero(energy * tables.highest_peak > limit * np.maximum(bands.min(axis=0), amin))
     if not len(near):
         return near
-    bands, amin = mel[:-1, near], np.float32(config.amin)
-    seen = np.where(bands < amin / 2, amin * np.float32(1e4), floored[:, near])
+    seen = bands[:, near]
+    seen = np.where(seen < amin / 2, amin * np.float32(1e4), np.maximum(seen, amin))
     # By rows: numpy sums a lone column in another order than several.
     shares = np.ascontiguousarray((tables.peaks / seen).T)
     return near[np.flatnonzero(energy[near] * shares.mean(axis=1) > limit)]
 
 
-def _cepstra(decibels: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
-    cepstra = scipy.fft.dct(decibels, type=2, axis=1, norm="ortho", overwrite_x=True)
-    return np.ascontiguousarray(cepstra[:, : config.n_mfcc])
+def _cepstra(log_mel: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
+    """Return the coefficients of whole tiles of frames, shape (frame, coefficient)."""
+    tables = _tables(config)
+    tiles = log_mel.reshape(config.n_mels, -1, tables.tile).transpose(1, 2, 0)
+    cepstra: NDArray[np.float32] = np.matmul(tiles, tables.dct)
+    return cepstra.reshape(-1, config.n_mfcc)
 
 
 def _mel_filters(config: MfccConfig) -> NDArray[np.float64]:
