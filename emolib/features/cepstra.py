@@ -179,7 +179,7 @@ class _Tables:
         ``(band, coefficient)``.
     tile
         Frames that one matrix product takes. Few enough for BLAS to stay on one thread, which it decides by the number
-        of multiplications.
+        of multiplications; at least two, since numpy sums a lone column in another order than several.
     """
 
     taper: NDArray[np.float32]
@@ -205,7 +205,7 @@ def _tables(config: MfccConfig) -> _Tables:
         peaks=filters.max(axis=1, keepdims=True),
         highest_peak=filters.max(),
         dct=(10 * dct / np.sqrt(config.n_mels)).astype(np.float32),
-        tile=min(128, max(1, _ONE_THREAD // (config.n_mels * config.n_mfcc))),
+        tile=min(128, max(2, _ONE_THREAD // (config.n_mels * config.n_mfcc))),
     )
 
 
@@ -260,9 +260,12 @@ def _exposed(mel: NDArray[np.float32], tables: _Tables, config: MfccConfig) -> N
 def _cepstra(log_mel: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
     """Return the coefficients of whole tiles of frames, shape (frame, coefficient)."""
     tables = _tables(config)
-    tiles = log_mel.reshape(config.n_mels, -1, tables.tile).transpose(1, 2, 0)
-    cepstra: NDArray[np.float32] = np.matmul(tiles, tables.dct)
-    return cepstra.reshape(-1, config.n_mfcc)
+    # A frame's mean goes straight to its first coefficient: in a sum with the others it costs them some of their bits.
+    mean = log_mel.mean(axis=0)
+    tiles = (log_mel - mean).reshape(config.n_mels, -1, tables.tile).transpose(1, 2, 0)
+    cepstra: NDArray[np.float32] = np.matmul(tiles, tables.dct).reshape(-1, config.n_mfcc)
+    cepstra[:, 0] += np.float32(10 * np.sqrt(config.n_mels)) * mean
+    return cepstra
 
 
 def _mel_filters(config: MfccConfig) -> NDArray[np.float64]:
