@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -169,6 +170,105 @@ class ScoringConfig(Settings):
         if not self.channels:
             return None
         return self.roles or ("customer",)
+
+
+# How many bytes of each encoding make how many samples.
+_UNITS = {
+    "ulaw": (1, 1),
+    "alaw": (1, 1),
+    "u8": (1, 1),
+    "s16le": (2, 1),
+    "s16be": (2, 1),
+    "vox": (1, 2),
+    "gsm": (33, 160),
+    "g722": (1, 2),
+    "g726": (1, 2),
+    "g726le": (1, 2),
+    "g729": (10, 80),
+}
+_ONE_RATE = {"gsm": 8000, "g722": 16_000, "g726": 8000, "g726le": 8000, "g729": 8000}
+
+
+class HeaderlessFormat(Settings):
+    """What a file without a header holds; nothing in it says so.
+
+    Parameters
+    ----------
+    encoding
+        As telephone systems call them; ``vox`` is Dialogic ADPCM, ``g726`` and ``g726le`` are 32 kbit/s with the first
+        sample in the high or in the low half of a byte.
+    sampling_rate
+        In Hz; 8000 where it is not said, and 16000 for ``g722``.
+    channels
+        Number of interleaved channels; ADPCM, GSM and the G.72x have one.
+    """
+
+    encoding: Literal["ulaw", "alaw", "gsm", "s16le", "s16be", "u8", "vox", "g722", "g726", "g726le", "g729"]
+    sampling_rate: int = Field(default=8000, ge=1000, le=192_000)
+    channels: int = Field(default=1, ge=1, le=32)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_rate(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("encoding") in _ONE_RATE:
+            return {"sampling_rate": _ONE_RATE[values["encoding"]]} | values
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HeaderlessFormat:
+        rate = _ONE_RATE.get(self.encoding, self.sampling_rate)
+        if self.sampling_rate != rate:
+            raise ValueError(f"{self.encoding} at {self.sampling_rate} Hz found, expected {rate}")
+        if self.channels > 1 and (self.encoding in _ONE_RATE or self.encoding == "vox"):
+            raise ValueError(f"{self.encoding} with {self.channels} channels found, expected 1")
+        return self
+
+    def frames(self, size: int) -> int:
+        """Return how many samples of each channel a number of bytes holds.
+
+        Examples
+        --------
+        >>> HeaderlessFormat(encoding="s16le", channels=2).frames(4001)
+        1000
+        """
+        bytes_, samples = _UNITS[self.encoding]
+        return size // (bytes_ * self.channels) * samples
+
+
+def parse_headerless(text: str) -> dict[str, HeaderlessFormat]:
+    """Return the formats of headerless files by suffix, from ``suffix=encoding[:rate[:channels]]``, joined by commas.
+
+    Nothing before the ``=`` stands for names without a suffix.
+
+    Raises
+    ------
+    SettingsError
+        If the text is spelt otherwise, a suffix comes twice, or a format is none.
+
+    Examples
+    --------
+    >>> formats = parse_headerless(".ulaw=ulaw,.raw=s16le:16000:2")
+    >>> formats[".ulaw"]
+    HeaderlessFormat(encoding='ulaw', sampling_rate=8000, channels=1)
+    >>> formats[".raw"].channels
+    2
+    """
+    formats: dict[str, HeaderlessFormat] = {}
+    for part in text.split(","):
+        spelt = re.fullmatch(r"\s*(\.[^.=:\s]+)?=(\w+)(?::(\d+)(?::(\d+))?)?\s*", part)
+        if spelt is None:
+            found = f"headerless format {part.strip()!r} found"
+            raise SettingsError(f"{found}, expected suffix=encoding[:rate[:channels]], such as .raw=ulaw:8000:2")
+        suffix, encoding, rate, channels = spelt.groups()
+        suffix = (suffix or "").lower()
+        if suffix in formats:
+            raise SettingsError(f"two headerless formats for the suffix {suffix!r} found, expected one; leave one out")
+        values = {"encoding": encoding, "sampling_rate": rate, "channels": channels}
+        try:
+            formats[suffix] = parse(HeaderlessFormat, {name: value for name, value in values.items() if value})
+        except SettingsError as error:
+            raise SettingsError(f"headerless format {part.strip()!r}: {error}") from error
+    return formats
 
 
 _S = TypeVar("_S", bound=Settings)

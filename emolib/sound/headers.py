@@ -28,6 +28,33 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header of a recording claims.
+
+    Parameters
+    ----------
+    codec
+        Container and encoding, such as ``wav/ulaw`` or ``mov/aac``; ``raw`` is no container.
+    sampling_rate
+        In Hz.
+    channels
+        Number of channels.
+    frames
+        Samples of each channel at `sampling_rate`; None where the header does not say, as in streams.
+    """
+
+    codec: str
+    sampling_rate: int
+    channels: int
+    frames: int | None
+
+    @property
+    def duration_s(self) -> float | None:
+        """The claimed duration in seconds, or None where the header does not say."""
+        return None if self.frames is None else self.frames / self.sampling_rate
+
+
+@dataclass(frozen=True, slots=True)
 class WavHeader:
     """What the header of a WAV file says; ``claimed`` and ``there`` count bytes of sound."""
 

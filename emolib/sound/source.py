@@ -1,0 +1,113 @@
+"""The file of a recording, open: bytes at a place, wherever it lies, and no failed read that goes unnoticed."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from emolib.errors import AudioError, Code
+from emolib.storage import is_local
+
+# What one request fetches of a remote file. Some file systems would fetch 50 MB to look at a header.
+_REQUEST = 2**20
+_MAX_MESSAGE = 199
+
+
+class OpenFile:
+    """An open file as both decoders see it.
+
+    It has no name, since they also guess the format from that. And it keeps what a read raises: the callbacks of a C
+    library cannot pass it on, so that a flaky network would look like the end of the file.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._failure: BaseException | None = None
+        self.size = int(file.seek(0, 2))
+        self.head = self.at(0, 1024)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return bytes; none once a read has failed."""
+        try:
+            return b"" if self._failure else self._file.read(size)
+        except BaseException as error:
+            self._failure = error
+            return b""
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as a buffer takes, and return how much came."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Move within the file; a damaged header may send a decoder before its start (refused) or beyond its end."""
+        place += (0, self.tell(), self.size)[whence]
+        return int(self._file.seek(min(place, self.size))) if place >= 0 else -1
+
+    def tell(self) -> int:
+        """Return the position."""
+        return int(self._file.tell())
+
+    def at(self, place: int, size: int) -> bytes:
+        """Return bytes of the file and leave the position where the decoder had it."""
+        before = self.tell()
+        self.seek(place)
+        data = self.read(size)
+        self.seek(before)
+        return data
+
+    def check(self) -> None:
+        """Raise what a read raised: the decoder took it for the end of the file.
+
+        Raises
+        ------
+        AudioError
+            With the code unreadable.
+        """
+        failure, self._failure = self._failure, None
+        if isinstance(failure, Exception):
+            message = f"reading the file failed: {type(failure).__name__}: {failure}"
+            raise AudioError(Code.UNREADABLE, one_line(message)) from failure
+        if failure is not None:
+            raise failure
+
+
+@contextmanager
+def opened(place: UPath) -> Iterator[OpenFile]:
+    """Open a file, local or remote.
+
+    Raises
+    ------
+    AudioError
+        With the code missing or unreadable.
+    """
+    try:
+        if is_local(place):
+            if not stat.S_ISREG(Path(place.path).stat().st_mode):
+                raise AudioError(Code.UNREADABLE, "a folder or device found, expected a file")
+            file = place.open("rb")
+        else:
+            file = place.open("rb", block_size=_REQUEST)
+    except FileNotFoundError as error:
+        raise AudioError(Code.MISSING, "no file found at the path") from error
+    except OSError as error:
+        message = f"the file cannot be opened: {error.strerror or error}"
+        raise AudioError(Code.UNREADABLE, one_line(message)) from error
+    with file:
+        source = OpenFile(file)
+        try:
+            yield source
+        finally:
+            source.check()
+
+
+def one_line(text: str) -> str:
+    """Return a message as one line that fits into a table."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"
