@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +64,52 @@ def test_what_is_written_is_read_by_whoever_opens_it(place: str, tmp_path: Path)
     assert opened.shard_windows(2)["utterance_id"].tolist() == ["c/8", "c/9"]
 
 
-def test_only_whole_shards_with_an_outcome_for_each_row_are_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shard", "shape"),
+    [
+        (0, (3, 249, 20)),
+        (0, (5, 249, 20)),  # would reach into the next shard
+        (0, (4, 248, 20)),
+        (2, (4, 249, 20)),  # the last shard has two rows
+        (3, (4, 249, 20)),
+        (-1, (2, 249, 20)),
+    ],
+)
+def test_what_is_not_one_whole_shard_is_not_written(shard: int, shape: tuple[int, int, int], tmp_path: Path) -> None:
     store = created(tmp_path / "S.zarr")
-    part = np.ones((3, *store.shape[1:]), np.float32)
     with pytest.raises(ValueError, match="expected"):
-        store.write_shard(0, part, np.ones(3), np.ones(3))
-    whole = np.ones((4, *store.shape[1:]), np.float32)
-    with pytest.raises(ValueError, match="pending"):
-        store.write_shard(0, whole, np.ones(4), np.array([1, 1, 0, 1]))
+        store.write_shard(shard, np.ones(shape, np.float32), np.ones(shape[0]), np.ones(shape[0]))
     assert not store.status().any()
+    assert not store.read(0, _ROWS)[0].any()
+
+
+def test_a_row_without_an_outcome_is_not_written(tmp_path: Path) -> None:
+    store = created(tmp_path / "S.zarr")
+    with pytest.raises(ValueError, match="pending"):
+        store.write_shard(0, np.ones((4, 249, 20), np.float32), np.ones(4), np.array([1, 1, 0, 1]))
+    assert not store.status().any()
+
+
+def test_shards_of_broken_chunks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="4 windows in chunks of 3"):
+        FeatureStore.create(tmp_path / "S.zarr", profile=TELEPHONE, windows=rows(), shard_windows=4, chunk_windows=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_side_by_side_do_not_harm_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "S.zarr"
+    shards = created(path).shards
+
+    def write(shard: int) -> None:
+        fill(FeatureStore.open(path), shard, value=shard + 1)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, 4 * list(range(len(shards)))))  # each of them four times: a task may run twice
+    store = FeatureStore.open(path)
+    store.finish()
+    for shard, (start, stop) in enumerate(shards):
+        np.testing.assert_array_equal(store.read(start, stop)[0], np.float32(shard + 1))
+    assert verify(store) == []
 
 
 def test_it_is_complete_when_no_row_is_pending(tmp_path: Path) -> None:
@@ -82,11 +120,36 @@ def test_it_is_complete_when_no_row_is_pending(tmp_path: Path) -> None:
     assert verify(store) == ["6 rows are pending: continue with --resume"]
     fill(store, 1)
     fill(store, 2)
-    (tmp_path / "S.zarr" / "features" / "c" / "0.0.0.abc.partial").write_bytes(b"left by a killed writer")
     store.finish()
     assert FeatureStore.open(tmp_path / "S.zarr").complete
-    assert list(tmp_path.rglob("*.partial")) == []
     assert verify(store) == []
+
+
+def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+    litter = [
+        tmp_path / "S.zarr" / "features" / "c" / "0" / "0" / "0.abc.partial",
+        tmp_path / "S.zarr" / "zarr.abc.partial",
+        tmp_path / ".S.windows.parquet.abc.partial",
+    ]
+    neighbour = tmp_path / ".T.windows.parquet.abc.partial"
+    store = created(tmp_path / "S.zarr")
+    for shard in range(3):
+        fill(store, shard)
+    for left in (*litter, neighbour):
+        left.write_bytes(b"the beginning of something")
+    assert FeatureStore.open(tmp_path / "S.zarr").read(0, 4)[0].all()
+    store.finish()
+    assert list(tmp_path.rglob("*.partial")) == [neighbour]
+    assert verify(store) == []
+
+
+def test_an_object_store_is_finished_without_litter() -> None:
+    store = created("memory://litter/S.zarr")
+    for shard in range(3):
+        fill(store, shard)
+    store.finish()
+    assert not [name for name in store.path.fs.find("/litter") if name.endswith(".partial")]
+    assert FeatureStore.open("memory://litter/S.zarr").complete
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
