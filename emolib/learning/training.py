@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from emolib.config import Profile
 from emolib.errors import EmolibError, SettingsError
 from emolib.learning import evaluation
-from emolib.learning.batches import Batches, in_order, usable_rows
+from emolib.learning.batches import Batches, InMemory, Shards, in_order, usable_rows
 
 try:
     import keras
@@ -123,7 +123,8 @@ def fit(
     if not len(validation_rows):
         raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
 
-    mean, scale = _standardisation(store, train_rows)
+    source = InMemory(store)
+    mean, scale = _standardisation(source, train_rows)
     _, frames, coefficients = store.shape
     model = networks.build(
         architecture,
@@ -136,7 +137,7 @@ def fit(
     )
     weights = np.zeros(len(counts), np.float32)
     weights[present] = len(train_rows) / (len(present) * counts[present])
-    batches = Batches(store, train_rows, labels, batch_size=_BATCH_SIZE, seed=seed)
+    batches = Batches(source, train_rows, labels, batch_size=_BATCH_SIZE, seed=seed)
     epochs = epochs or max(_EPOCHS, -(-_STEPS // len(batches)))
     rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, epochs * len(batches))
     model.compile(optimizer=keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
@@ -148,7 +149,7 @@ def fit(
         fitted = model.fit(
             _weighted(batches, epoch, weights), steps_per_epoch=len(batches), epochs=1, shuffle=False, verbose=0
         )
-        probabilities, _ = predict(model, store, validation_rows)
+        probabilities, _ = predict(model, source, validation_rows)
         loss, uar = _judge(probabilities, labels[validation_rows])
         entry = {
             "epoch": epoch,
@@ -184,14 +185,14 @@ def fit(
     table = evaluation.utterance_predictions(
         windows.iloc[validation_rows],
         labels[validation_rows],
-        *predict(model, store, validation_rows),
+        *predict(model, source, validation_rows),
         classes=scheme.classes,
     )
     return Trained(model, scheme, store.profile, facts, evaluation.metrics(table, scheme.classes), history)
 
 
 def predict(
-    model: keras.Model, store: FeatureStore, rows: NDArray[np.int64]
+    model: keras.Model, store: Shards, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Return what a network says of some rows, streaming.
 
@@ -220,7 +221,7 @@ def _weighted(batches: Batches, epoch: int, weights: NDArray[np.float32]) -> Ite
         yield {"features": batch.features, "valid_frames": batch.valid_frames}, batch.labels, weights[batch.labels]
 
 
-def _standardisation(store: FeatureStore, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _standardisation(store: Shards, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of each coefficient over the real frames of some rows, ``(coefficient,)``."""
     count, total, squares = 0, np.zeros(store.shape[2]), np.zeros(store.shape[2])
     for features, valid_frames in in_order(store, rows):

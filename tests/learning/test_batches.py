@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import pairwise
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,25 +13,33 @@ from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from emolib.errors import SettingsError
-from emolib.learning.batches import Batches, in_order, usable_rows
+from emolib.learning.batches import Batches, InMemory, in_order, usable_rows
 
 
 class Rows:
     """Stands for a store: the feature of a row is its number. Remembers what was read."""
 
-    def __init__(self, rows: int, shard: int) -> None:
+    def __init__(self, rows: int, shard: int, *, broken: int | None = None) -> None:
+        self.shape = (rows, 1, 1)
         self.shards = [(start, min(start + shard, rows)) for start in range(0, rows, shard)]
         self.reads: list[tuple[int, int]] = []
+        self._broken = broken
 
     def read(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         self.reads.append((start, stop))
+        if self._broken is not None and start <= self._broken < stop:
+            raise OSError("the disk is gone")
         numbers = np.arange(start, stop)
         return numbers.astype(np.float32).reshape(-1, 1, 1), numbers.astype(np.int32)
 
 
-def _epoch(store: Any, rows: NDArray[np.int64], number: int, *, seed: int = 0, batch_size: int = 8) -> list[list[int]]:
-    labels = 2 * np.arange(store.shards[-1][1])
-    batches = Batches(store, rows, labels, batch_size=batch_size, seed=seed)
+def _batches(store: Any, rows: NDArray[np.int64] | None = None, *, batch_size: int = 8, seed: int = 0) -> Batches:
+    rows = np.arange(store.shape[0]) if rows is None else rows
+    return Batches(store, rows, 2 * np.arange(store.shape[0]), batch_size=batch_size, seed=seed)
+
+
+def _epoch(store: Any, rows: NDArray[np.int64], number: int, **options: int) -> list[list[int]]:
+    batches = _batches(store, rows, **options)
     found = []
     for features, valid_frames, label in batches.epoch(number):
         np.testing.assert_array_equal(features.ravel(), valid_frames)
@@ -37,6 +47,32 @@ def _epoch(store: Any, rows: NDArray[np.int64], number: int, *, seed: int = 0, b
         found.append(valid_frames.tolist())
     assert len(found) == len(batches)
     return found
+
+
+def _plain(store: Any, rows: NDArray[np.int64], number: int, *, batch_size: int, seed: int = 0) -> list[list[int]]:
+    """The order as it is defined: four shards at a time, what is left of them is shuffled with the next four."""
+    generator = np.random.default_rng([seed, number])
+    shards = [part for start, stop in store.shards if len(part := rows[(rows >= start) & (rows < stop)])]
+    order, left, found = generator.permutation(len(shards)), np.zeros(0, np.int64), []
+    for first in range(0, len(order), 4):
+        pool = np.concatenate([left, *(shards[place] for place in order[first : first + 4])])
+        pool = pool[generator.permutation(len(pool))]
+        whole = len(pool) // batch_size * batch_size
+        found += pool[:whole].reshape(-1, batch_size).tolist()
+        left = pool[whole:]
+    return found + ([left.tolist()] if len(left) else [])
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Wait for something that a thread does promptly."""
+    limit = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.001)
+
+
+def _no_thread() -> bool:
+    return not any(thread.name == "emolib-batches" for thread in threading.enumerate())
 
 
 @settings(deadline=None, max_examples=60)
@@ -47,8 +83,10 @@ def _epoch(store: Any, rows: NDArray[np.int64], number: int, *, seed: int = 0, b
     epoch=st.integers(0, 5),
 )
 def test_every_row_once_in_full_batches(shard: int, batch_size: int, mask: list[bool], epoch: int) -> None:
-    rows = np.flatnonzero(mask)
-    found = _epoch(Rows(len(mask), shard), rows, epoch, batch_size=batch_size)
+    store, rows = Rows(len(mask), shard), np.flatnonzero(mask)
+    found = _epoch(store, rows, epoch, batch_size=batch_size)
+    assert found == _plain(store, rows, epoch, batch_size=batch_size)
+    assert found == _epoch(InMemory(store), rows, epoch, batch_size=batch_size)
     assert sorted(row for batch in found for row in batch) == rows.tolist()
     assert all(len(batch) == batch_size for batch in found[:-1])
 
@@ -62,12 +100,78 @@ def test_order_is_decided_by_seed_and_epoch() -> None:
     assert first[0] != sorted(first[0])
 
 
-def test_reads_a_few_shards_ahead_only() -> None:
+def test_order_is_the_same_in_every_run() -> None:
+    assert _epoch(Rows(10, 2), np.arange(10), 1, batch_size=4, seed=7) == [[5, 2, 6, 0], [3, 4, 7, 1], [8, 9]]
+
+
+def test_a_row_may_be_taken_twice() -> None:
+    found = _epoch(Rows(20, 5), np.repeat(np.arange(20), 2), 0)
+    assert sorted(row for batch in found for row in batch) == np.repeat(np.arange(20), 2).tolist()
+
+
+def test_memory_holds_a_pool_and_a_few_batches() -> None:
+    store, taken = Rows(1000, 10), 0
+    for batch in _batches(store).epoch(0):
+        # Four shards, what was left of the pool before them, eight batches ahead and the one that is being made.
+        assert sum(stop - start for start, stop in store.reads) - taken <= 40 + 8 + 9 * 8
+        taken += len(batch.labels)
+
+
+def test_batches_are_made_ahead_of_time() -> None:
     store = Rows(1000, 10)
-    stream = Batches(store, np.arange(1000), np.arange(1000), batch_size=8, seed=0).epoch(0)  # type: ignore[arg-type]
-    read = [sum(stop - start for start, stop in store.reads) for _ in stream]
-    assert read[0] <= 50
-    assert max(after - before for before, after in pairwise(read)) <= 50
+    stream = _batches(store).epoch(0)
+    next(stream)
+    _until(lambda: len(store.reads) > 4)  # the first batch came out of the first four shards
+
+
+@pytest.fixture(params=["batches", "in_order"])
+def stream(request: pytest.FixtureRequest) -> Callable[[Any], Iterator[Any]]:
+    """What reads a store ahead."""
+    if request.param == "batches":
+        return lambda store: _batches(store).epoch(0)
+    return lambda store: in_order(store, np.arange(store.shape[0]))
+
+
+def test_an_error_of_the_reader_is_the_consumers(stream: Callable[[Any], Iterator[Any]]) -> None:
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(stream(Rows(1000, 10, broken=777)))
+    _until(_no_thread)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_no_thread_outlives_its_stream(stream: Callable[[Any], Iterator[Any]], taken: int) -> None:
+    store = Rows(1000, 10)
+    list(stream(store))
+    _until(_no_thread)
+    closed = stream(store)
+    for _ in range(taken):
+        next(closed)
+    closed.close()  # type: ignore[attr-defined]
+    _until(_no_thread)
+    forgotten = stream(store)
+    for _ in range(taken):
+        next(forgotten)
+    del forgotten
+    _until(_no_thread)
+
+
+def test_a_store_that_fits_into_memory_is_read_once() -> None:
+    store = Rows(100, 30)
+    memory, rows = InMemory(store, memory_bytes=400), np.flatnonzero(np.arange(100) % 7)  # type: ignore[arg-type]
+    epochs = [_epoch(memory, rows, number) for number in range(3)]
+    assert [part[1].tolist() for part in in_order(memory, np.array([1, 70]))] == [[1], [70]]
+    assert sorted(store.reads) == store.shards
+    assert epochs == [_epoch(store, rows, number) for number in range(3)]
+    with pytest.raises(ValueError, match="one shard, at most to 59"):
+        memory.read(50, 61)
+
+
+def test_a_store_that_does_not_fit_is_read_anew() -> None:
+    store = Rows(100, 30)
+    memory = InMemory(store, memory_bytes=399)  # type: ignore[arg-type]
+    epochs = [_epoch(memory, np.arange(100), number) for number in range(3)]
+    assert sorted(store.reads) == sorted(3 * store.shards)
+    assert epochs == [_epoch(store, np.arange(100), number) for number in range(3)]
 
 
 def test_in_order_keeps_the_order_and_passes_over_what_is_not_asked_for() -> None:
