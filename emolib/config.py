@@ -140,38 +140,6 @@ def profile(name: str) -> Profile:
 Role: TypeAlias = Literal["agent", "customer", "mixed"]
 
 
-class ScoringConfig(Settings):
-    """What changes the rows of a prediction beside the features and the model.
-
-    Parameters
-    ----------
-    hop_s
-        Distance between the starts of two windows in seconds; None takes the model's own, or the length of its windows
-        where it has none.
-    channels
-        Role of each 0-based channel; empty: roles are not known.
-    roles
-        The roles that are scored; empty: customers once roles are known, everybody before.
-    min_level_dbfs
-        A window whose RMS level lies below is silence and is not scored.
-    expose_gender
-        Keep the gender in the labels of a task that has it (`emotion2`).
-    """
-
-    hop_s: float | None = Field(default=None, gt=0)
-    channels: dict[int, Role] = {}
-    roles: tuple[Role, ...] = ()
-    min_level_dbfs: float = Field(default=-60.0, le=0)
-    expose_gender: bool = False
-
-    @property
-    def scored_roles(self) -> tuple[Role, ...] | None:
-        """The roles to score, or None where roles are not known and every channel is scored."""
-        if not self.channels:
-            return None
-        return self.roles or ("customer",)
-
-
 # How many bytes of each encoding make how many samples.
 _UNITS = {
     "ulaw": (1, 1),
@@ -233,6 +201,41 @@ class HeaderlessFormat(Settings):
         """
         bytes_, samples = _UNITS[self.encoding]
         return size // (bytes_ * self.channels) * samples
+
+
+class ScoringConfig(Settings):
+    """What changes the rows of a prediction beside the features and the model.
+
+    Parameters
+    ----------
+    hop_s
+        Distance between the starts of two windows in seconds; None takes the model's own, or the length of its windows
+        where it has none.
+    channels
+        Role of each 0-based channel; empty: roles are not known.
+    roles
+        The roles that are scored; empty: customers once roles are known, everybody before.
+    min_level_dbfs
+        A window whose RMS level lies below is silence and is not scored.
+    expose_gender
+        Keep the gender in the labels of a task that has it (`emotion2`).
+    headerless
+        By suffix, in lower case and with its dot (empty: a name without one), the format of files without a header.
+    """
+
+    hop_s: float | None = Field(default=None, gt=0)
+    channels: dict[int, Role] = {}
+    roles: tuple[Role, ...] = ()
+    min_level_dbfs: float = Field(default=-60.0, le=0)
+    expose_gender: bool = False
+    headerless: dict[str, HeaderlessFormat] = {}
+
+    @property
+    def scored_roles(self) -> tuple[Role, ...] | None:
+        """The roles to score, or None where roles are not known and every channel is scored."""
+        if not self.channels:
+            return None
+        return self.roles or ("customer",)
 
 
 def parse_headerless(text: str) -> dict[str, HeaderlessFormat]:

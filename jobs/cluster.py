@@ -29,7 +29,7 @@ WorkersOption = Annotated[int | None, Parameter(help="Worker processes of a loca
 # One task per process and one thread per task: more threads in BLAS or OpenMP only get into each other's way.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 _CONNECT_TIMEOUT_S = 30
-# Workers are spawned, never forked: threads of the parent do not survive a fork. And nobody looks at the profiler, which
+# Workers are spawned, never forked: threads of the parent do not survive a fork. Nobody looks at the profiler, which
 # stops every worker a hundred times a second.
 _LOCAL = {"distributed.worker.multiprocessing-method": "spawn", "distributed.worker.profile.enabled": False}
 

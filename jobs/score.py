@@ -15,7 +15,7 @@ from emolib.archive import ledger
 from emolib.archive.lock import Lock
 from emolib.archive.plan import estimate_s, listing_table, plan as plan_recordings
 from emolib.archive.scoring import load_bundle, score_block
-from emolib.config import ScoringConfig, parse
+from emolib.config import ScoringConfig, parse, parse_headerless
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
@@ -43,6 +43,7 @@ def score(
     hop_s: float | None = None,
     min_level_dbfs: float = -60.0,
     expose_gender: Annotated[bool, Parameter(negative=())] = False,
+    headerless: str | None = None,
     plan: Annotated[bool, Parameter(negative=())] = False,
     block_s: float | None = None,
     batch: int = 64,
@@ -74,6 +75,9 @@ def score(
         Windows below this level are silence and get no label.
     expose_gender
         Keep the gender in the labels of a model that tells it (emotion2).
+    headerless
+        What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
+        Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.
     plan
         Say what would be done, and stop.
     block_s
@@ -94,6 +98,7 @@ def score(
             "roles": tuple(roles.split(",")) if roles else (),
             "min_level_dbfs": min_level_dbfs,
             "expose_gender": expose_gender,
+            "headerless": parse_headerless(headerless) if headerless else {},
         },
     )
     if batch < 1 or (block_s is not None and not 0 < block_s < math.inf):

@@ -80,6 +80,7 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
         "min_level_dbfs": config.min_level_dbfs,
         "channels": {str(channel): config.channels[channel] for channel in sorted(config.channels)},
         "roles": None if roles is None else sorted(roles),
+        "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},
     }
 
 

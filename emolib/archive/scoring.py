@@ -1,4 +1,4 @@
-"""One recording -> its rows; one block of recordings -> its parts. What runs on the workers."""
+"""Recordings -> their rows; one block of recordings -> its parts. What runs on the workers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from upath import UPath
 
 from emolib.archive.aggregates import (
@@ -20,26 +18,20 @@ from emolib.archive.aggregates import (
     Labels,
     ScoredWindows,
     call_columns,
-    channel_columns,
-    judge,
     labels_of,
-    window_config,
 )
-from emolib.archive.calls import channel_roles, is_scored
+from emolib.archive.calls import channel_roles
 from emolib.archive.ledger import Run, RunConfig
+from emolib.archive.listening import Channel, WindowPool
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.predictions import Part, filesystem, write_part
 from emolib.archive.schemas import PROVENANCE, schema
-from emolib.config import Role, ScoringConfig
+from emolib.config import ScoringConfig
 from emolib.errors import AudioError, Code, SettingsError
-from emolib.features.windows import windowed_features
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import version_of
 from emolib.storage import AnyPath, resolve
-
-# The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
-_FULL_SCALE = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +102,7 @@ def score_block(pred: str, run_id: str, block: int) -> BlockResult:
         return _committed(pred, part, started)
     config = run.config
     bundle = load_bundle(config.model, config.model_id)
-    rows = [
-        score_recording(config.archive, each, bundle=bundle, config=config.scoring, batch=config.batch)
-        for each in planned
-    ]
+    rows = score_recordings(config.archive, planned, bundle=bundle, config=config.scoring, batch=config.batch)
     for table, written in _tables(rows, run_id, config).items():
         write_part(pred, table, part, written, classes=config.classes)
     return BlockResult(
@@ -147,13 +136,14 @@ def load_bundle(path: str, model_id: str) -> ModelBundle:
     return bundle
 
 
-def score_recording(
-    root: AnyPath, planned: PlannedRecording, *, bundle: ModelBundle, config: ScoringConfig, batch: int = 64
-) -> RecordingRows:
-    """Score one recording; one that cannot be read is a row with a code, never an exception.
+def score_recordings(
+    root: AnyPath, planned: Sequence[PlannedRecording], *, bundle: ModelBundle, config: ScoringConfig, batch: int = 64
+) -> list[RecordingRows]:
+    """Score some recordings; one that cannot be read is a row with a code, never an exception.
 
     A recording is scored if one of its channels is. Otherwise its code is the first of these that one of its channels
-    has: `too_short`, `no_speech`, `policy`.
+    has: `too_short`, `no_speech`, `policy`. Memory holds a block of sound and a batch of windows, however long the
+    recordings are, and their results.
 
     Parameters
     ----------
@@ -162,64 +152,63 @@ def score_recording(
     batch
         Windows that the model sees at once; changes no number.
 
+    Returns
+    -------
+    list of RecordingRows
+        One for each, in the same order.
+
     Raises
     ------
     SettingsError
         If the settings do not fit the model.
     """
+    pool = WindowPool(bundle, batch=batch)
+    heard = [_listen(root, each, bundle=bundle, config=config, pool=pool) for each in planned]
+    pool.flush()
     labels = labels_of(bundle, config)
-    row: dict[str, Any] = {
-        "recording_id": planned.recording_id,
-        "uri": planned.uri,
-        "version": planned.version,
-        "call_id": planned.call_id,
-        "date_source": planned.date_source,
-        "size": planned.size,
-        "decoded_s": None,
-        "attempts": 1,
-    }
+    return [_rows(each, labels) for each in heard]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A recording that was listened to, with the verdict on its decode; or one that failed."""
+
+    planned: PlannedRecording
+    code: Code
+    message: str
+    info: audio.AudioInfo | None = None
+    decoded_s: float | None = None
+    channels: Sequence[Channel] = ()
+
+
+def _listen(
+    root: AnyPath, planned: PlannedRecording, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool
+) -> _Heard:
     try:
-        sound = _read_planned(root, planned, bundle.profile.features.sampling_rate)
+        place = _place(root, planned)
+        _check_version(place, planned)
+        rate = bundle.profile.features.sampling_rate
+        with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
+            roles = channel_roles(sound.info.channels, config)
+            channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
+            for block in sound:
+                for channel, samples in zip(channels, block, strict=True):
+                    channel.hear(samples)
+        _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
     except AudioError as error:
-        row |= _ending(error.code) | {"message": _one_line(error.message)}
-        return RecordingRows(row, [], _no_windows(labels))
-    channels: list[dict[str, Any]] = []
-    windows: list[pa.Table] = []
-    messages: dict[str, str] = {}
-    for channel, role in enumerate(channel_roles(len(sound.signal), config)):
-        columns, scored, message = _score_channel(sound, channel, role, bundle=bundle, config=config, batch=batch)
-        identity = {"recording_id": planned.recording_id, "channel": channel}
-        channels.append({**identity, "call_id": planned.call_id, **columns})
-        messages.setdefault(columns["code"], message)
-        if scored is not None:
-            windows.append(_window_table(scored, labels, identity))
-    code = next(code for code in _PRECEDENCE if code in messages)
-    facts = dict.fromkeys([messages[code], sound.message])  # one of them, where the decode already says it
-    row |= _ending(code) | {
-        "codec": sound.info.codec,
-        "sampling_rate": sound.info.sampling_rate,
-        "channels": sound.info.channels,
-        "duration_s": sound.info.duration_s,
-        "decoded_s": sound.decoded_s,
-        "message": _one_line("; ".join(filter(None, facts))) or None,
-    }
-    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels))
+        return _Heard(planned, error.code, error.message)
+    for channel in channels:
+        channel.finish()
+    return _Heard(planned, sound.code, sound.message, sound.info, sound.decoded_s, channels)
 
 
-_PRECEDENCE = (Code.OK, Code.TRUNCATED, Code.TOO_SHORT, Code.NO_SPEECH, Code.POLICY)
-
-
-def _read_planned(root: AnyPath, planned: PlannedRecording, sampling_rate: int) -> audio.Audio:
+def _place(root: AnyPath, planned: PlannedRecording) -> UPath:
     try:
-        place = resolve(root) / planned.uri
+        return resolve(root) / planned.uri
     except ValueError as error:  # a name with "::" in it, which means a chain of file systems to fsspec
         raise AudioError(
             Code.UNREADABLE, f"a name that is part of a URL found, expected a file name: {error}"
         ) from error
-    _check_version(place, planned)
-    sound = audio.read(place, sampling_rate=sampling_rate)
-    _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
-    return sound
 
 
 def _check_version(place: UPath, planned: PlannedRecording) -> None:
@@ -228,39 +217,44 @@ def _check_version(place: UPath, planned: PlannedRecording) -> None:
         raise AudioError(Code.CHANGED, f"version {version} found, expected {planned.version}, which was planned")
 
 
-def _score_channel(
-    sound: audio.Audio, channel: int, role: Role | None, *, bundle: ModelBundle, config: ScoringConfig, batch: int
-) -> tuple[dict[str, Any], ScoredWindows | None, str]:
-    """Return a channel's columns, its scored windows if it has any, and a line about its code."""
-    columns: dict[str, Any] = {"role": role, "windows_total": None, "windows_scored": 0, "windows_abstained": 0}
-    if not is_scored(role, config):
-        only = ", ".join(config.scored_roles or ())
-        return columns | _ending(Code.POLICY), None, f"a channel of role {role or 'unknown'} found, expected {only}"
-    signal = sound.signal[channel]
-    cut = windowed_features(signal, features=bundle.profile.features, windows=window_config(bundle, config))
-    loud = cut.rms >= 10 ** (config.min_level_dbfs / 20)
-    columns |= {"windows_total": len(loud), "windows_scored": int(np.count_nonzero(loud))}
-    columns["clipped_share"] = _clipped_share(signal)
-    if not len(loud):
-        return columns | _ending(Code.TOO_SHORT), None, f"{sound.decoded_s:.3f} s of sound found, expected at least 0.4"
-    if not loud.any():
-        message = f"no window louder than {config.min_level_dbfs:g} dBFS found, expected speech"
-        return columns | _ending(Code.NO_SPEECH), None, message
-    labels = labels_of(bundle, config)
-    scored = judge(
-        bundle.predict(cut.features[loud], cut.valid_frames[loud], batch=batch),
-        labels,
-        weight=cut.valid_frames[loud],
-        start_s=cut.start_s[loud],
-        end_s=cut.end_s[loud],
-        abstention_threshold=bundle.abstention_threshold,
-    )
-    columns |= _ending(sound.code) | channel_columns(scored, labels, duration_s=sound.decoded_s)
-    return columns, scored, sound.message
+_PRECEDENCE = (Code.OK, Code.TRUNCATED, Code.TOO_SHORT, Code.NO_SPEECH, Code.POLICY)
 
 
-def _clipped_share(signal: NDArray[np.float32]) -> float | None:
-    return float(np.count_nonzero(np.abs(signal) >= _FULL_SCALE)) / signal.size if signal.size else None
+def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
+    planned = heard.planned
+    row: dict[str, Any] = {
+        "recording_id": planned.recording_id,
+        "uri": planned.uri,
+        "version": planned.version,
+        "call_id": planned.call_id,
+        "date_source": planned.date_source,
+        "size": planned.size,
+        "decoded_s": heard.decoded_s,
+        "attempts": 1,
+    }
+    if heard.info is None or heard.decoded_s is None:
+        row |= _ending(heard.code) | {"message": _one_line(heard.message)}
+        return RecordingRows(row, [], _no_windows(labels))
+    channels: list[dict[str, Any]] = []
+    windows: list[pa.Table] = []
+    messages: dict[Code, str] = {}
+    for number, channel in enumerate(heard.channels):
+        result = channel.result(heard.code, heard.message, duration_s=heard.decoded_s)
+        identity = {"recording_id": planned.recording_id, "channel": number}
+        channels.append({**identity, "call_id": planned.call_id, **_ending(result.code), **result.columns})
+        messages.setdefault(result.code, result.message)
+        if result.windows is not None:
+            windows.append(_window_table(result.windows, labels, identity))
+    code = next(code for code in _PRECEDENCE if code in messages)
+    facts = dict.fromkeys([messages[code], heard.message])  # one of them, where the decode already says it
+    row |= _ending(code) | {
+        "codec": heard.info.codec,
+        "sampling_rate": heard.info.sampling_rate,
+        "channels": heard.info.channels,
+        "duration_s": heard.info.duration_s,
+        "message": _one_line("; ".join(filter(None, facts))) or None,
+    }
+    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels))
 
 
 def _ending(code: Code) -> dict[str, str]:

@@ -228,7 +228,8 @@ def test_the_fingerprint_is_of_what_changes_numbers(bundle: Any) -> None:
     same = ScoringConfig(channels={1: "customer", 0: "agent"}, roles=("customer",), hop_s=2.0)
     assert scoring_fingerprint(bundle, same) == plain
     others = [{}, {"channels": stereo, "roles": ("agent",)}, {"channels": stereo, "hop_s": 1.6}]
-    assert len({plain, *(scoring_fingerprint(bundle, ScoringConfig(**other)) for other in others)}) == 4
+    others.append({"channels": stereo, "headerless": {".ul": {"encoding": "ulaw"}}})
+    assert len({plain, *(scoring_fingerprint(bundle, ScoringConfig(**other)) for other in others)}) == 5
 
 
 def test_an_unknown_run_says_so(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from emolib.archive import scoring
 from emolib.archive.plan import PlannedRecording
-from emolib.archive.scoring import RecordingRows, score_recording
+from emolib.archive.scoring import RecordingRows, score_recordings
 from emolib.config import ScoringConfig
 from emolib.errors import SettingsError
 from emolib.features.windows import windowed_features
 from emolib.sound.manifest import recording_id, version_of
+from tests.archive.conftest import voice
 
 
 @pytest.fixture
@@ -22,7 +25,8 @@ def score(archive: Path, bundle: Any) -> Any:
         if version is None:
             version = version_of(archive / uri)[0]
         planned = PlannedRecording(0, recording_id(uri), uri, version, 1, "2024-05-01", "path", recording_id(uri), 1.0)
-        return score_recording(archive, planned, bundle=bundle, config=ScoringConfig(**settings), batch=batch)
+        (rows,) = score_recordings(archive, [planned], bundle=bundle, config=ScoringConfig(**settings), batch=batch)
+        return rows
 
     return score
 
@@ -155,6 +159,30 @@ def test_clipping_is_seen_in_telephone_codecs(archive: Path, write: Any, score: 
     assert fine["clipped_share"] == 0
 
 
+def test_a_file_without_a_header_is_scored_as_the_settings_say(archive: Path, score: Any) -> None:
+    soundfile.write(archive / "a.ul", voice(6, seed=1), 8000, format="RAW", subtype="ULAW")
+    assert _codes(score("a.ul")) == ("unsupported", [])
+    rows = score("a.ul", headerless={".ul": {"encoding": "ulaw"}})
+    assert _codes(rows) == ("ok", ["ok"])
+    assert (rows.recording["codec"], rows.recording["decoded_s"]) == ("raw/ulaw", 6.0)
+
+
+def test_memory_does_not_grow_with_the_recording(archive: Path, score: Any, bundle: Any) -> None:
+    """Twenty minutes of two channels are 77 MB when they are decoded whole, and 24 MB of features."""
+    peaks = []
+    bundle.predict = lambda features, valid_frames, batch: np.full((len(features), len(bundle.classes)), 1 / 6, "f4")
+    for minutes in (1, 20):
+        sound = np.tile(voice(60, seed=1), minutes)
+        soundfile.write(archive / "long.wav", np.stack([sound, sound], axis=1), 8000, subtype="ULAW")
+        del sound
+        tracemalloc.start()
+        rows = score("long.wav")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert rows.channels[0]["windows_scored"] == 30 * minutes - 1
+    assert peaks[1] < peaks[0] + 3e6
+
+
 def test_a_model_of_whole_clips_scores_whole_recordings(score: Any, bundle: Any) -> None:
     windows = bundle.profile.windows.model_copy(update={"hop_s": None})
     bundle.profile = bundle.profile.model_copy(update={"windows": windows})
@@ -178,7 +206,7 @@ def test_real_and_broken_files_all_end_as_rows(shared: Path, bundle: Any) -> Non
     for place in sorted((shared / "broken").iterdir()):
         version, size = version_of(place)
         planned = PlannedRecording(0, "id", place.name, version, size, "2024-05-01", "path", "id", 1.0)
-        rows = score_recording(place.parent, planned, bundle=bundle, config=ScoringConfig())
+        (rows,) = score_recordings(place.parent, [planned], bundle=bundle, config=ScoringConfig())
         assert rows.recording["outcome"] in ("scored", "skipped", "failed")
         assert (rows.recording["outcome"] == "scored") == (len(rows.windows) > 0)
         assert np.isfinite(rows.windows["confidence"].to_numpy()).all()
@@ -188,6 +216,6 @@ def test_a_name_that_reads_as_a_url_is_a_row(archive: Path, bundle: Any) -> None
     """One such file stopped the run, every night."""
     uri = "zip::q.wav"
     planned = PlannedRecording(0, recording_id(uri), uri, "1-1", 1, "2024-05-01", "path", recording_id(uri), 1.0)
-    found = score_recording(archive, planned, bundle=bundle, config=ScoringConfig())
+    (found,) = score_recordings(archive, [planned], bundle=bundle, config=ScoringConfig())
     assert (found.recording["outcome"], found.recording["code"]) == ("failed", "unreadable")
     assert "URL" in found.recording["message"]

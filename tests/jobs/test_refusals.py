@@ -126,6 +126,12 @@ def test_channels_that_say_nothing(calls: Path, model: Path, tmp_path: Path, tex
     refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--channels", text), "channels")
 
 
+@pytest.mark.parametrize("text", [".ul", ".ul=mp3", ".ul=ulaw:eight", ".ul=ulaw,.ul=alaw", ".g722=g722:8000"])
+def test_headerless_formats_that_are_none(calls: Path, model: Path, tmp_path: Path, text: str) -> None:
+    asked = ("score", calls, "--model", model, "--out", tmp_path / "P", "--headerless", text)
+    refused(run_emolib(*asked), "headerless", "ulaw" if "mp3" in text else "expected")
+
+
 def test_a_cluster_file_that_is_none(corpus: Path, tmp_path: Path) -> None:
     asked = ("extract", corpus, "--store", tmp_path / "S.zarr", "--cluster")
     refused(run_emolib(*asked, tmp_path / "nowhere.toml"), "nowhere.toml", "expected")

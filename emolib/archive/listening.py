@@ -1,0 +1,178 @@
+"""One channel of a recording, heard block by block: its windows, what the model says of them, its columns.
+
+Windows wait in a pool that all recordings of a task share. So the model runs in full batches, each channel's frames are
+computed once, and memory holds a batch and some seconds of sound, however long a recording is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emolib.archive.aggregates import ScoredWindows, channel_columns, judge, labels_of, window_config
+from emolib.archive.calls import is_scored
+from emolib.config import Role, ScoringConfig
+from emolib.errors import Code
+from emolib.features.windows import Windows, WindowStream
+from emolib.learning.bundle import ModelBundle
+
+# The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
+_FULL_SCALE = 0.98
+
+_Deliver = Callable[[NDArray[np.float32]], None]
+
+
+class WindowPool:
+    """Windows of many channels on their way through a model, in full batches and in the order in which they came.
+
+    Parameters
+    ----------
+    batch
+        Windows that the model sees at once; it changes no number.
+    """
+
+    def __init__(self, bundle: ModelBundle, *, batch: int) -> None:
+        self._bundle, self._batch = bundle, batch
+        self._waiting: list[tuple[NDArray[np.float32], NDArray[np.int32], _Deliver]] = []
+        self._count = 0
+
+    def add(self, features: NDArray[np.float32], valid_frames: NDArray[np.int32], deliver: _Deliver) -> None:
+        """Take windows; `deliver` is called with their probabilities ``(window, class)``, perhaps in several parts.
+
+        Parameters
+        ----------
+        features
+            Shape ``(window, frame, coefficient)``.
+        valid_frames
+            Shape ``(window,)``.
+        """
+        while len(features):
+            room = self._batch - self._count
+            self._waiting.append((features[:room], valid_frames[:room], deliver))
+            self._count += len(features[:room])
+            features, valid_frames = features[room:], valid_frames[room:]
+            if self._count == self._batch:
+                self.flush()
+
+    def flush(self) -> None:
+        """Run what waits through the model."""
+        if not self._count:
+            return
+        features, valid_frames, _ = zip(*self._waiting, strict=True)
+        probabilities = self._bundle.predict(np.concatenate(features), np.concatenate(valid_frames), batch=self._batch)
+        start = 0
+        for part, _, deliver in self._waiting:
+            deliver(probabilities[start : start + len(part)])
+            start += len(part)
+        self._waiting, self._count = [], 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelResult:
+    """What became of a channel.
+
+    Attributes
+    ----------
+    message
+        A line about its code.
+    columns
+        The other columns of its row in `channels`.
+    windows
+        What the model says of its windows; None where none was scored.
+    """
+
+    code: Code
+    message: str
+    columns: dict[str, Any]
+    windows: ScoredWindows | None = None
+
+
+class Channel:
+    """One channel of a recording, listened to; a channel that policy forbids to score is not looked at.
+
+    Parameters
+    ----------
+    role
+        Who speaks on it, None where nothing says it.
+    pool
+        Where its windows wait for the model.
+
+    Raises
+    ------
+    SettingsError
+        If the settings do not fit the model.
+    """
+
+    def __init__(self, role: Role | None, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool) -> None:
+        self._role = role
+        self._labels = labels_of(bundle, config)
+        self._config, self._pool = config, pool
+        self._abstention_threshold = bundle.abstention_threshold
+        self._windows = None
+        if is_scored(role, config):
+            self._windows = WindowStream(features=bundle.profile.features, windows=window_config(bundle, config))
+        self._least_rms = 10 ** (config.min_level_dbfs / 20)
+        self._samples = self._clipped = self._total = 0
+        # Of the windows that are loud enough, in parts: start_s, end_s, valid frames; and what the model says of them.
+        self._loud: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]] = []
+        self._probabilities: list[NDArray[np.float32]] = []
+
+    def hear(self, samples: NDArray[np.float32]) -> None:
+        """Listen to the next samples, float32 ``(sample,)`` at the model's sampling rate."""
+        if self._windows is None:
+            return
+        self._samples += samples.size
+        self._clipped += int(np.count_nonzero(np.abs(samples) >= _FULL_SCALE))
+        self._keep(self._windows.push(samples))
+
+    def finish(self) -> None:
+        """Take note that the recording has ended."""
+        if self._windows is not None:
+            self._keep(self._windows.finish())
+
+    def _keep(self, cut: Windows) -> None:
+        loud = cut.rms >= self._least_rms
+        self._total += len(loud)
+        if loud.any():
+            self._loud.append((cut.start_s[loud], cut.end_s[loud], cut.valid_frames[loud]))
+            self._pool.add(cut.features[loud], cut.valid_frames[loud], self._probabilities.append)
+
+    def result(self, code: Code, message: str, *, duration_s: float) -> ChannelResult:
+        """Return what became of the channel; the pool must have been flushed.
+
+        Parameters
+        ----------
+        code, message
+            Of the recording's decode: those of the channel where it is scored.
+        duration_s
+            Seconds of sound in the recording.
+        """
+        columns: dict[str, Any] = {"role": self._role, "windows_total": None, "windows_scored": 0}
+        columns["windows_abstained"] = 0
+        if self._windows is None:
+            only = ", ".join(self._config.scored_roles or ())
+            message = f"a channel of role {self._role or 'unknown'} found, expected {only}"
+            return ChannelResult(Code.POLICY, message, columns)
+        columns["windows_total"] = self._total
+        columns["clipped_share"] = self._clipped / self._samples if self._samples else None
+        if not self._total:
+            return ChannelResult(Code.TOO_SHORT, f"{duration_s:.3f} s of sound found, expected at least 0.4", columns)
+        if not self._loud:
+            level = f"{self._config.min_level_dbfs:g} dBFS"
+            return ChannelResult(Code.NO_SPEECH, f"no window louder than {level} found, expected speech", columns)
+        start_s, end_s, valid_frames = (np.concatenate(parts) for parts in zip(*self._loud, strict=True))
+        windows = judge(
+            np.concatenate(self._probabilities),
+            self._labels,
+            weight=valid_frames,
+            start_s=start_s,
+            end_s=end_s,
+            abstention_threshold=self._abstention_threshold,
+        )
+        columns["windows_scored"] = len(start_s)
+        columns |= channel_columns(windows, self._labels, duration_s=duration_s)
+        return ChannelResult(code, message, columns, windows)
