@@ -273,17 +273,17 @@ class _Judge:
         """Return a piece with every sample finite and within full scale."""
         self.frames += len(piece)
         peak = max(float(piece.max(initial=0)), -float(piece.min(initial=0)))
-        if peak < _FULL_SCALE:  # false for NaN
-            self._peak = max(self._peak, peak)
-            return piece
-        size = np.abs(piece)
-        tame = size <= _MAX_PEAK
-        self._wild += piece.size - int(np.count_nonzero(tame))
-        size[~tame] = 0
-        self._peak = max(self._peak, float(size.max()))
-        self._beyond += int(np.count_nonzero(size > 1))
-        self._loud += int(np.count_nonzero(size >= _FULL_SCALE))
-        return piece if peak <= 1 else np.clip(np.where(tame, piece, np.float32(0)), -1, 1)
+        if not peak <= 1:  # true for NaN
+            tame = np.abs(piece) <= _MAX_PEAK
+            self._wild += piece.size - int(np.count_nonzero(tame))
+            piece = np.where(tame, piece, np.float32(0))
+            peak = float(np.abs(piece).max())
+            self._beyond += int(np.count_nonzero(np.abs(piece) > 1))
+            piece = np.clip(piece, -1, 1)
+        if peak >= _FULL_SCALE:
+            self._loud += int(np.count_nonzero(piece >= _FULL_SCALE) + np.count_nonzero(piece <= -_FULL_SCALE))
+        self._peak = max(self._peak, peak)
+        return piece
 
     def verdict(self, fault: str) -> tuple[Code, str]:
         """Return the code and the message of the whole decode; `fault` says why it ended early."""
