@@ -32,13 +32,13 @@ _WORD = np.float32(2**-15)  # 16-bit samples at full scale
 _STEP = 4096  # samples; a compressed decoder that fails loses all that it was asked for
 # Every byte of these is a sample, so that reading them can't fail, and much may be read at once.
 _PLAIN = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+_SHORT = 256  # bytes; text this short may be one word
 _MAX_CHANNELS = 32
 _RATES = range(1000, 192_001)
 # FFmpeg also guesses, by weak signs and by name, and has formats that make it open other files (playlists). It may try
 # only those that content identifies.
 _FFMPEG_FORMATS = "mov,matroska,asf,avi,flv,mpegts,wav,w64,aiff,au,caf,ogg,flac,mp3,aac,amr,nistsphere,voc,wv,ape"
 _WITHOUT_LENGTH = {"aac", "amr", "mp3", "mpegts"}  # FFmpeg estimates the duration of these from the bit rate
-_ONLY_SYNC_WORDS = {"mpeg", "mp3", "aac", "mpegts"}  # and of those, telephone sound holds some by chance
 _NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT; other numbers say what is wrong with a format it knows
 _MAGIC = {
     rb"RIFF....WAV|RIFX....WAV|RF64....WAV": "WAV",
@@ -113,9 +113,11 @@ def _decoder(source: OpenFile, headerless: HeaderlessFormat | None) -> Decoder:
         raise AudioError(Code.EMPTY, "the file has no bytes")
     if headerless is None:
         return _recognised(source)
+    # Some formats have no header either, only sync words, and telephone sound holds some of these by chance: what has
+    # nothing better to show must decode as a whole.
     try:
         decoder = _recognised(source, gsm=False)
-        if _name(source) or decoder.info.codec.split("/")[0] not in _ONLY_SYNC_WORDS:
+        if _name(source):
             return decoder
         with closing(decoder):
             is_sound = _decodes(decoder)
@@ -155,9 +157,12 @@ def _recognised(source: OpenFile, *, gsm: bool = True) -> Decoder:
 
 def _decodes(decoder: Decoder) -> bool:
     """Return whether a whole file decodes to what it claims."""
+    info = decoder.info
+    if not info.sampling_rate:
+        return False
     frames = sum(len(piece) for piece in decoder.pieces())
-    claimed = decoder.info.frames or 0
-    return bool(frames) and not decoder.fault and claimed - frames <= slack(claimed, decoder.info.sampling_rate)
+    claimed = info.frames or 0
+    return bool(frames) and not decoder.fault and claimed - frames <= slack(claimed, info.sampling_rate)
 
 
 def _headerless(source: OpenFile, settings: HeaderlessFormat) -> Decoder:
@@ -187,12 +192,16 @@ def _name(source: OpenFile) -> str | None:
 
 
 def _text(source: OpenFile) -> str:
-    """Return the start of a file that is text, or an empty string. µ-law may look like some, but not for long."""
+    """Return the start of a file that is text, or an empty string.
+
+    Silence in A-law may be ``UUUU…``, and loud sound may look like letters for a while, but hardly with spaces.
+    """
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(source.head)
     except UnicodeDecodeError:
         return ""
-    return text if all(letter.isprintable() or letter.isspace() for letter in text) else ""
+    is_text = all(letter.isprintable() or letter.isspace() for letter in text)
+    return text if is_text and (source.size < _SHORT or any(map(str.isspace, text))) else ""
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
@@ -223,6 +232,8 @@ class _SoundFile:
             self._file = _Sequential(source)
         self.opened = int(self._file.frames)
         self.fault = ""
+        self._subtype = self._file.subtype
+        self._is_plain = self._subtype in _PLAIN and self._file.format != "FLAC"
         frames: int | None = claimed
         if raw is None:
             frames, self.fault = claimed_frames(
@@ -230,31 +241,27 @@ class _SoundFile:
                 wav,
                 opened=self.opened,
                 sampling_rate=self._file.samplerate,
-                ticks=48_000 if self._file.subtype == "OPUS" else self._file.samplerate,
+                ticks=48_000 if self._subtype == "OPUS" else self._file.samplerate,
             )
         # Where the codes of µ-law and A-law begin, if libsndfile sees as many of them as the header says.
         self._codes: int | None = None
-        if self._file.subtype in ("ULAW", "ALAW"):
+        if self._subtype in ("ULAW", "ALAW"):
             if raw is not None:
                 self._codes = 0
             elif wav is not None and wav.claimed is not None and wav.block_bytes == self._file.channels:
                 same = self.opened == min(wav.claimed, wav.there) // wav.block_bytes
                 self._codes = source.size - wav.there if same else None
-        codec = f"{self._file.format}/{self._file.subtype}".lower()
+        codec = f"{self._file.format}/{self._subtype}".lower()
         self.info = AudioInfo(codec, self._file.samplerate, self._file.channels, frames)
 
     def pieces(self) -> Iterator[Piece]:
         if self._codes is not None:
             return self._levels(self._codes)
-        return self._words() if self._file.subtype == "PCM_16" and self._is_plain else self._floats()
-
-    @property
-    def _is_plain(self) -> bool:
-        return self._file.subtype in _PLAIN and self._file.format != "FLAC"
+        return self._words() if self._subtype == "PCM_16" and self._is_plain else self._floats()
 
     def _levels(self, start: int) -> Iterator[Piece]:
         """Look the codes of a companded file up: twice as fast as libsndfile does it, and the same numbers."""
-        levels = _companded(self._file.subtype)
+        levels = _companded(self._subtype)
         channels = self.info.channels
         numbers = np.empty(_PIECE, np.intp)
         piece = np.empty((channels, _PIECE), np.float32)

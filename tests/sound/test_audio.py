@@ -383,6 +383,43 @@ def test_sound_beyond_full_scale_is_clipped_and_noted(tmp_path: Path) -> None:
     assert np.abs(decoded.signal).max() == 1
 
 
+@pytest.mark.parametrize(
+    ("container", "encoding"), [("WAV", "PCM_16"), ("WAV", "ULAW"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")]
+)
+def test_digital_silence_is_noted(tmp_path: Path, container: str, encoding: str) -> None:
+    signal = np.zeros((100_000, 2), np.float32)
+    path = put(tmp_path, encode(signal, container=container, encoding=encoding))
+    assert outcome(path) == (Code.OK, "all samples are zero")
+    signal[-1, 1] = 0.1
+    path = put(tmp_path, encode(signal, container=container, encoding=encoding))
+    assert outcome(path) == (Code.OK, "")
+
+
+@pytest.mark.parametrize("encoding", ["PCM_16", "PCM_U8", "FLOAT", "ULAW", "ALAW"])
+def test_clipping_is_noted_where_there_is_much(tmp_path: Path, encoding: str) -> None:
+    signal = 0.3 * tone(10.0, channels=2)
+    signal[1000:9000, 0] = 1
+    signal[90_000:92_000, 1] = -1
+    path = put(tmp_path, encode(signal, container="WAV", encoding=encoding))
+    assert outcome(path) == (Code.OK, "3.1% of the samples at full scale")
+    signal[1250:9000, 0] = signal[90_030:92_000, 1] = 0
+    path = put(tmp_path, encode(signal, container="WAV", encoding=encoding))
+    assert outcome(path) == (Code.OK, "")
+
+
+def test_long_messages_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, b"x")
+
+    def refuse(*args: object, **keywords: object) -> None:
+        raise OSError("line one\nline two " + 300 * "x")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    code, message = outcome(path)
+    assert code is Code.UNREADABLE
+    assert message.startswith("the file cannot be opened: line one line two xxx")
+    assert len(message) < 200
+
+
 def test_damaged_bytes_end_in_a_verdict(tmp_path_factory: pytest.TempPathFactory) -> None:
     files = [
         encode(tone(0.5), container=container, encoding=encoding)

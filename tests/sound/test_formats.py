@@ -1,0 +1,106 @@
+"""What only FFmpeg decodes, each format made by the encoder that is at hand."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from emolib.errors import AudioError, Code
+from emolib.sound import audio
+
+
+def encode(container: str, codec: str, rate: int, channels: int, bit_rate: int | None) -> bytes:
+    """Return two seconds of a tone of 300 Hz on each channel, at half and a quarter of full scale."""
+    times = np.arange(2 * rate) / rate
+    signal = (np.array([0.5, 0.25])[:channels, None] * np.sin(2 * np.pi * 300 * times)).astype(np.float32)
+    layout = "mono" if channels == 1 else "stereo"
+    target = io.BytesIO()
+    with av.open(target, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        frame = av.AudioFrame.from_ndarray(signal, format="fltp", layout=layout)
+        frame.sample_rate = rate
+        stream.codec_context.open()
+        length = stream.codec_context.frame_size or None
+        to_encoder = av.AudioResampler(stream.format.name, layout, rate, frame_size=length)
+        for part in [*to_encoder.resample(frame), *to_encoder.resample(None)]:
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    return target.getvalue()
+
+
+# What else the wheels of PyAV decode could not be tried for want of an encoder and of a file: AMR-WB and G.729 beyond
+# the tests that they run, WMA Pro, WMA Lossless and WMA Voice, Speex in WAV.
+@pytest.mark.parametrize(
+    ("container", "codec", "rate", "channels", "bit_rate", "found"),
+    [
+        ("mp4", "aac", 16_000, 2, None, "mov/aac"),
+        ("ipod", "aac", 8000, 1, None, "mov/aac"),
+        ("ipod", "alac", 8000, 2, None, "mov/alac"),
+        ("3gp", "amr_nb", 8000, 1, 12_200, "mov/amrnb"),
+        ("webm", "libopus", 48_000, 2, None, "matroska/opus"),
+        ("matroska", "pcm_s16le", 8000, 2, None, "matroska/pcm_s16le"),
+        ("asf", "wmav2", 16_000, 2, 64_000, "asf/wmav2"),
+        ("asf", "wmav1", 16_000, 1, 32_000, "asf/wmav1"),
+        ("amr", "amr_nb", 8000, 1, 12_200, "amr/amrnb"),
+        ("wav", "g722", 16_000, 1, None, "wav/g722"),
+        ("wav", "g726", 8000, 1, 32_000, "wav/g726"),
+        ("wav", "g726", 8000, 1, 16_000, "wav/g726"),
+        ("wav", "g723_1", 8000, 1, 6300, "wav/g723_1"),
+        ("mpegts", "aac", 16_000, 1, None, "mpegts/aac"),
+    ],
+)
+def test_format(
+    tmp_path: Path, container: str, codec: str, rate: int, channels: int, bit_rate: int | None, found: str
+) -> None:
+    try:
+        av.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip(f"not tried: this FFmpeg has no encoder of {codec}")
+    path = tmp_path / "call.wav"
+    path.write_bytes(encode(container, codec, rate, channels, bit_rate))
+    decoded = audio.read(path)
+    assert decoded.code is Code.OK, decoded.message
+    assert (decoded.info.codec, decoded.info.sampling_rate, decoded.info.channels) == (found, rate, channels)
+    assert decoded.info == audio.probe(path)
+    assert decoded.decoded_s == pytest.approx(2, abs=0.2)
+    if decoded.info.duration_s is not None:
+        assert decoded.info.duration_s == pytest.approx(decoded.decoded_s, abs=0.1)
+    middle = decoded.signal[:, rate // 2 : 3 * rate // 2]
+    assert (np.argmax(np.abs(np.fft.rfft(middle)), axis=1) == 300).all()
+    levels = np.array([0.5, 0.25])[:channels] / np.sqrt(2)
+    np.testing.assert_allclose(middle.std(axis=1), levels, rtol=0.25 if found.endswith(("amrnb", "g723_1")) else 0.05)
+
+
+def test_amr_wb_runs(tmp_path: Path) -> None:
+    """Whether the sound of a real file is right was not tried: there is no encoder and no file."""
+    path = tmp_path / "call.awb"
+    frames = np.random.default_rng(0).integers(0, 256, (100, 61), dtype=np.uint8)
+    frames[:, 0] = 8 << 3 | 4  # 23.85 kbit/s, 20 ms each
+    path.write_bytes(b"#!AMR-WB\n" + frames.tobytes())
+    decoded = audio.read(path)
+    assert (decoded.info.codec, decoded.info.sampling_rate, decoded.decoded_s) == ("amr/amrwb", 16_000, 2.0)
+    assert decoded.code is Code.OK
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mp4", "aac"), ("asf", "wmav2"), ("wav", "g722"), ("webm", "libopus")]
+)
+def test_cut_file_is_not_ok(tmp_path: Path, container: str, codec: str) -> None:
+    rate = 48_000 if codec == "libopus" else 16_000
+    data = encode(container, codec, rate, 1, 64_000)
+    path = tmp_path / "x"
+    path.write_bytes(data[: len(data) // 2])
+    if container == "mp4":  # its table of contents is at the end
+        with pytest.raises(AudioError) as caught:
+            audio.read(path)
+        assert caught.value.code is Code.CORRUPT
+        return
+    decoded = audio.read(path)
+    assert decoded.code is Code.TRUNCATED
+    assert 0.5 < decoded.decoded_s < 1.5
