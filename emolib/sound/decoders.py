@@ -32,6 +32,7 @@ _WORD = np.float32(2**-15)  # 16-bit samples at full scale
 _STEP = 4096  # samples; a compressed decoder that fails loses all that it was asked for
 # Every byte of these is a sample, so that reading them can't fail, and much may be read at once.
 _PLAIN = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+_PACKED = {"FLAC", "SDS"}  # but in these, which compress them or send them in packets
 _SHORT = 256  # bytes; text this short may be one word
 _MAX_CHANNELS = 32
 _RATES = range(1000, 192_001)
@@ -233,7 +234,7 @@ class _SoundFile:
         self.opened = int(self._file.frames)
         self.fault = ""
         self._subtype = self._file.subtype
-        self._is_plain = self._subtype in _PLAIN and self._file.format != "FLAC"
+        self._is_plain = self._subtype in _PLAIN and self._file.format not in _PACKED
         frames: int | None = claimed
         if raw is None:
             frames, self.fault = claimed_frames(
