@@ -94,16 +94,17 @@ def test_g729_runs(tmp_path: Path) -> None:
         ("calls/cq_ref.raw", "raw/pcm_16", 16_000, 4.49),
         ("broken/azure_good_morning.pcm", "raw/pcm_16", 16_000, 1.01),
         ("broken/speechbrain_example4.raw", "raw/pcm_16", 16_000, 2.19),
+        ("broken/azure_missing_wav_header.wav", "raw/pcm_16", 16_000, 0.63),
     ],
 )
 def test_real_file(shared: Path, name: str, codec: str, rate: int, seconds: float) -> None:
-    formats = parse_headerless(".ulaw=ulaw,.g722=g722,.raw=s16le:16000,.pcm=s16le:16000")
+    formats = parse_headerless(".ulaw=ulaw,.g722=g722,.raw=s16le:16000,.pcm=s16le:16000,.wav=s16le:16000:2")
     decoded = audio.read(shared / name, headerless=formats)
     assert (decoded.code, decoded.message) == (Code.OK, "")
     assert (decoded.info.codec, decoded.sampling_rate) == (codec, rate)
     assert decoded.decoded_s == pytest.approx(seconds, abs=0.01)
-    speech = decoded.signal[0]
-    assert np.corrcoef(speech[1:], speech[:-1])[0, 1] > 0.9  # the wrong format makes noise
+    for speech in decoded.signal:
+        assert np.corrcoef(speech[1:], speech[:-1])[0, 1] > 0.8  # the wrong format makes noise
 
 
 def test_real_g722_is_the_sound_of_its_wav(shared: Path) -> None:
