@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra train --group dev
 
-.PHONY: help setup demo test test-slow check lock clean
+.PHONY: help setup demo test test-slow check bench lock clean
 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (3 minutes)"
 	@echo "make test       the tests (6 minutes)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make check      linter, types, import rules, doctests"
+	@echo "make bench      speed and memory against other libraries, into bench.json (10 minutes)"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
 	@echo "make setup      only make .venv"
 
@@ -43,6 +44,14 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q emolib jobs
+
+# A library that can't be installed must not keep the others away: then each is tried alone. The table names what is
+# missing, and the rest is measured all the same.
+PEERS := kaldi-native-fbank opensmile python-speech-features
+ADD := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock
+bench: setup
+	$(ADD) --editable '.[bench]' || for peer in $(PEERS); do $(ADD) $$peer; done; true
+	$(BIN)/python -m tests.benchmarks
 
 lock: setup
 	$(BIN)/uv pip compile $(LOCK) --upgrade --quiet --output-file requirements.lock pyproject.toml

@@ -1,0 +1,169 @@
+"""(c) Calls on disk to committed Parquet against the plain script, (d) two workers against one, and what Dask costs.
+
+The archive is µ-law stereo calls of three minutes at 8 kHz, scored by the job itself (`jobs.score.score`) on clusters
+of one and of two workers that are up and have scored before, each time into new predictions. Every window is scored on
+both sides (`min_level_dbfs` lies below all of them). All ways take turns.
+
+- The time of a run is the `seconds` of the job's summary: from the lock over storing the plan and scoring to the close
+  of the run, rounded by the job to 0.1 s. Start-up (cluster, imports, model) and the listing are not in it.
+- Speed is channel-seconds over seconds, with one worker, and so per core: once over the wall time of the run, once over
+  the CPU time that the worker process spent meanwhile. Hours of stereo audio per core-hour are half of it.
+- The plain script (`plain.label_calls`) does the first calls of the archive in one warm process, start-up not counted.
+- Two workers against one: the wall time of one over that of two.
+- What Dask, planning and writing cost: 1 - (pure work / wall time of the run with one worker). The pure work is
+  decoding, features and the network on the same recordings in a warm process of its own, through the library's own
+  functions (`audio.read`, `windowed_features`, `ModelBundle.predict`), with no Dask, no tables and no files. What
+  aggregates and labels cost counts as beside the work.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from distributed import Client
+
+from emolib.features.windows import windowed_features
+from emolib.learning.bundle import ModelBundle
+from emolib.sound import audio
+from jobs.score import score
+from tests.benchmarks import plain, world
+from tests.benchmarks.rows import Figure, Row, Target, at_least, at_most, faster
+from tests.benchmarks.timing import in_turn, is_quick
+
+_CALL_S = 180.0
+_SPEED = "x real time"
+_PLAIN_NOTE = (
+    "The plain script: librosa.load, librosa.feature.mfcc per window, one model.predict per channel, to_parquet at the "
+    "end; TensorFlow on one thread. It scores no padded window."
+)
+_SPEED_NOTE = "Channel-seconds; hours of stereo calls per core-hour are half of it."
+
+_bundle: ModelBundle | None = None
+
+
+def measure() -> list[Row]:
+    calls, plain_calls, rounds = (4, 1, 1) if is_quick() else (40, 4, 3)
+    archive, few = world.calls("calls", count=calls, seconds=_CALL_S), world.calls("few-calls", count=2, seconds=10)
+    paths, few_paths = sorted(archive.rglob("*.wav")), sorted(few.rglob("*.wav"))
+    model, table = world.model(), world.folder("plain.parquet")
+    spent: dict[str, list[float]] = {"emolib": [], "plain": []}  # seconds of CPU
+
+    with ExitStack() as stack:
+        began = time.perf_counter()
+        one = stack.enter_context(world.local_cluster(1))
+        _score(one, few, model)
+        cluster_s = time.perf_counter() - began
+        two = stack.enter_context(world.local_cluster(2))
+        _score(two, few, model)
+        began = time.perf_counter()
+        script = stack.enter_context(_process(plain.start_model, model / "model.keras"))
+        script.submit(plain.label_calls, few_paths, table).result()
+        script_s = time.perf_counter() - began
+        worker = stack.enter_context(_process(load_model, model))
+        worker.submit(pure_work, few_paths).result()
+
+        def with_one() -> float:
+            seconds, cpu_s = _score(one, archive, model)
+            spent["emolib"].append(cpu_s)
+            return seconds
+
+        def by_script() -> float:
+            seconds, cpu_s = script.submit(plain.label_calls, paths[:plain_calls], table).result()
+            spent["plain"].append(cpu_s)
+            return seconds
+
+        seconds = in_turn(
+            {
+                "one": with_one,
+                "plain": by_script,
+                "two": lambda: _score(two, archive, model)[0],
+                "pure": lambda: worker.submit(pure_work, paths).result(),
+            },
+            rounds=rounds,
+            warm_up=False,  # everything has done its work on a few calls
+        )
+    channel_s, plain_channel_s = 2 * _CALL_S * calls, 2 * _CALL_S * plain_calls
+    by_wall, by_cpu = _speed(channel_s, seconds["one"]), _speed(channel_s, spent["emolib"])
+    plain_wall, plain_cpu = _speed(plain_channel_s, seconds["plain"]), _speed(plain_channel_s, spent["plain"])
+    what = "8 kHz µ-law stereo calls to committed Parquet, 1 worker"
+    one_s, pure_s = median(seconds["one"]), median(seconds["pure"])
+    return [
+        Row(what=f"{what}, per core by wall time", emolib=by_wall, target=at_least(1500, _SPEED), note=_SPEED_NOTE),
+        Row(what=f"{what}, per core by CPU time of the worker", emolib=by_cpu, note=_SPEED_NOTE),
+        _versus_plain(f"{what}, against the plain script", by_wall, plain_wall, target=at_least(5)),
+        _versus_plain(f"{what}, the same by CPU time", by_cpu, plain_cpu),
+        faster(
+            "calls to Parquet: 2 workers against 1", seconds["two"], "1 worker", seconds["one"], target=at_least(1.8)
+        ),
+        Row(
+            what="Dask, planning and writing beside the work itself, 1 worker",
+            emolib=Figure(median=100 * (1 - pure_s / one_s), min=_least_share(seconds), runs=rounds, unit="%"),
+            target=at_most(8, "%"),
+            note=f"The run took {one_s:.2f} s, the pure work {pure_s:.2f} s.",
+        ),
+        faster(
+            "start-up of that, not counted above: to the end of a few calls", [cluster_s], "plain script", [script_s]
+        ),
+    ]
+
+
+def load_model(path: Path) -> None:
+    """Load a model once in the process that does the pure work: the initializer of a pool."""
+    global _bundle
+    _bundle = ModelBundle.load(path)
+    _bundle.check_golden()
+
+
+def pure_work(paths: Sequence[Path]) -> float:
+    """Decode calls, compute the features of their windows and run the network; return the seconds it took."""
+    assert _bundle is not None
+    began, profile = time.perf_counter(), _bundle.profile
+    for path in paths:
+        sound = audio.read(path, sampling_rate=profile.features.sampling_rate)
+        for signal in sound.signal:
+            cut = windowed_features(signal, features=profile.features, windows=profile.windows)
+            _bundle.predict(cut.features, cut.valid_frames)
+    return time.perf_counter() - began
+
+
+def _process(initializer: Callable[..., None], *arguments: Path) -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")  # as Dask's workers: a fork would take this process's threads' locks
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=initializer, initargs=arguments)
+
+
+def _score(client: Client, archive: Path, model: Path) -> tuple[float, float]:
+    """Score an archive into new predictions; return the seconds of the run and of its workers' CPU."""
+    out = world.folder("predictions")
+    before = client.run(time.process_time)
+    summary = score(
+        str(archive),
+        model=str(model),
+        out=str(out),
+        min_level_dbfs=world.ALL_WINDOWS_DBFS,
+        cluster=client.scheduler.address,
+    ).summary
+    after = client.run(time.process_time)
+    shutil.rmtree(out)
+    if set(summary["codes"]) != {"ok"}:
+        raise RuntimeError(f"codes {summary['codes']} found, expected every call to be scored")
+    return summary["seconds"], sum(after.values()) - sum(before.values())
+
+
+def _speed(channel_s: float, seconds: Sequence[float]) -> Figure:
+    return Figure.of([channel_s / each for each in seconds], _SPEED)
+
+
+def _versus_plain(what: str, ours: Figure, theirs: Figure, *, target: Target | None = None) -> Row:
+    ratio = ours.median / theirs.median
+    return Row(what=what, emolib=ours, peer="plain script", theirs=theirs, ratio=ratio, target=target, note=_PLAIN_NOTE)
+
+
+def _least_share(seconds: Mapping[str, Sequence[float]]) -> float:
+    return min(100 * (1 - pure / one) for pure, one in zip(seconds["pure"], seconds["one"], strict=True))
