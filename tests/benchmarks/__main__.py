@@ -52,25 +52,28 @@ def main() -> int:
     header = describe(quick=options.quick)
     rows: list[dict[str, Any]] = []
     measured: list[Row] = []
+    details: dict[str, Any] = {}
     failed = False
     with tempfile.TemporaryDirectory(prefix="emolib-bench-") as folder:
         for name in options.names or BENCHMARKS:
             began = time.monotonic()
-            found, died = run(name, Path(folder), quick=options.quick)
+            found, named, died = run(name, Path(folder), quick=options.quick)
             failed |= died
             measured += found
+            if named is not None:
+                details[name] = named
             rows += [{"benchmark": name, **row.to_json()} for row in found]
             Console(stderr=True).print(f"{name}: {time.monotonic() - began:.0f} s", highlight=False)
-    document = {**header, "load_after": os.getloadavg(), "rows": rows}
+    document = {**header, "load_after": os.getloadavg(), "rows": rows, "details": details}
     Path(options.json).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print_rows(console, title(header), measured)
     return int(failed)
 
 
-def run(name: str, folder: Path, *, quick: bool) -> tuple[list[Row], bool]:
-    """Run a benchmark in a process of its own; return its rows and whether it died."""
+def run(name: str, folder: Path, *, quick: bool) -> tuple[list[Row], dict[str, Any] | None, bool]:
+    """Run a benchmark in a process of its own; return its rows, figures by name if any, and whether it died."""
     if importlib.util.find_spec(f"tests.benchmarks.{name}") is None:
-        return [Row(what=name, missing=True, note="There is no such benchmark in this tree.")], False
+        return [Row(what=name, missing=True, note="There is no such benchmark in this tree.")], None, False
     out, log = folder / f"{name}.json", folder / f"{name}.log"
     # TMPDIR: what a library leaves lying about goes with the folder.
     environment = {**os.environ, **ONE_THREAD, FOLDER: str(folder), "TMPDIR": str(folder)}
@@ -86,8 +89,9 @@ def run(name: str, folder: Path, *, quick: bool) -> tuple[list[Row], bool]:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             Console(stderr=True).print("\n".join(lines[-30:]), markup=False, highlight=False)
             reason = lines[-1] if lines and isinstance(error, subprocess.CalledProcessError) else str(error)
-            return [Row(what=name, missing=True, note=f"{name} ended without figures: {reason}")], True
-    return [Row.model_validate(row) for row in json.loads(out.read_text())], False
+            return [Row(what=name, missing=True, note=f"{name} ended without figures: {reason}")], None, True
+    written = json.loads(out.read_text())
+    return [Row.model_validate(row) for row in written["rows"]], written["details"], False
 
 
 def describe(*, quick: bool) -> dict[str, Any]:

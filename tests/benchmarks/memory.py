@@ -44,7 +44,7 @@ def measure() -> list[Row]:
             continue
         found = json.loads(done.stdout)
         peaks[length] = found["peak_mb"]
-        note = f"It took {found['seconds']:.1f} s."
-        rows.append(Row(what=what, emolib=Figure.of([found["peak_mb"]], "MB"), note=note))
+        what += f" ({found['seconds']:.1f} s)"
+        rows.append(Row(what=what, emolib=Figure.of([found["peak_mb"]], "MB")))
     growth = Figure.of([peaks["8 h"] - peaks["1 min"]], "MB") if {"8 h", "1 min"} <= peaks.keys() else None
     return [*rows, Row(what="peak memory: 8 h above 1 min", emolib=growth, target=at_most(50, "MB"))]

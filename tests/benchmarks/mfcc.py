@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from emolib.config import PROFILES, TELEPHONE, MfccConfig, Profile
 from emolib.features import mfcc
-from tests.benchmarks.peers import PEERS, make
+from tests.benchmarks.peers import PEERS, Kernel, make
 from tests.benchmarks.rows import Figure, Row, Target, at_least, at_most, faster
 from tests.benchmarks.timing import in_turn, is_quick, repeated
 from tests.benchmarks.world import speech
@@ -71,7 +71,7 @@ def _clips(profile: Profile) -> list[Row]:
 
 def _ways(config: MfccConfig, signals: list[NDArray[np.float32]]) -> dict[str, Callable[[], float]]:
     """Return emolib's way and those of the peers that are installed; their seconds are those of all signals."""
-    kernels = {"emolib": lambda signal: mfcc(signal, config=config)}
+    kernels: dict[str, Kernel] = {"emolib": lambda signal: mfcc(signal, config=config)}
     kernels |= {name: kernel for name, peer in PEERS.items() if (kernel := make(peer, config))}
     return {
         name: repeated(lambda kernel=kernel: [kernel(signal) for signal in signals])  # type: ignore[misc]

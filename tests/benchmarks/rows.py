@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -115,23 +115,29 @@ def faster(
     )
 
 
-def as_rows(name: str, measured: list[Row] | dict[str, Any]) -> list[Row]:
-    """Return what a module's `measure()` returned as rows.
+def as_rows(measured: Mapping[str, Any], targets: Mapping[str, Target], *, prefix: str) -> list[Row]:
+    """Return the numbers of a benchmark that returns figures by name, nested or not, as rows without a peer.
 
-    A dict is either ``{"rows": [fields of a row, …], …}`` or names with numbers, which become rows without a peer.
+    Parameters
+    ----------
+    targets
+        By the name of a figure, such as ``waiting_share: disk``. A target that finds no figure is a row not measured.
     """
-    if isinstance(measured, list):
-        return measured
-    if "rows" in measured:
-        return [
-            each if isinstance(each, Row) else Row.model_validate({k: v for k, v in each.items() if k != "held"})
-            for each in measured["rows"]
-        ]
-    return [
-        Row(what=f"{name}: {key}", emolib=Figure.of([value], ""))
-        for key, value in measured.items()
-        if isinstance(value, int | float)
+    found = dict(_numbers(measured))
+    rows = [
+        Row(what=f"{prefix}: {name}", emolib=Figure.of([value], ""), target=targets.get(name))
+        for name, value in found.items()
     ]
+    lost = [Row(what=f"{prefix}: {name}", target=target) for name, target in targets.items() if name not in found]
+    return rows + lost
+
+
+def _numbers(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{path}{name}: ")
+        elif isinstance(value, int | float):
+            yield f"{path}{name}", value
 
 
 def print_rows(console: Console, title: str, rows: Sequence[Row]) -> None:

@@ -83,7 +83,7 @@ if __name__ == "__main__":
 
 
 def measure() -> list[Row]:
-    model, rounds = world.model(), 1 if is_quick() else 5
+    model, rounds = world.model(), 1 if is_quick() else 3
     rows = []
     for what, ours, peer, theirs in (
         ("fresh process to first feature", _FEATURE, "librosa", _LIBROSA_FEATURE),
