@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +67,7 @@ def windowed_features(signal: NDArray[np.float32], *, features: FeatureConfig, w
     >>> windowed_features(minute, features=TELEPHONE.features, windows=TELEPHONE.windows).features.shape
     (29, 249, 20)
     """
-    stream = WindowStream(features=features, windows=windows)
-    return _joined([stream.push(signal), stream.finish()])
+    return WindowStream(features=features, windows=windows).push(signal, last=True)
 
 
 class WindowStream:
@@ -88,7 +87,7 @@ class WindowStream:
     >>> stream = WindowStream(features=TELEPHONE.features, windows=TELEPHONE.windows)
     >>> [stream.push(np.zeros(8000, np.float32)).start_s.tolist() for second in range(6)]
     [[], [], [], [0.0], [], [2.0]]
-    >>> stream.finish().start_s.tolist()
+    >>> stream.push(np.zeros(0, np.float32), last=True).start_s.tolist()
     []
     """
 
@@ -104,20 +103,22 @@ class WindowStream:
         self._signal = _Tail(np.zeros(0, np.float32))
         self._frames = _Tail(np.zeros((0, features.n_mfcc), np.float32))
 
-    def push(self, samples: NDArray[np.float32]) -> Windows:
-        """Return the windows that the next samples, float32 ``(sample,)``, complete."""
-        self._seen += samples.size
-        self._take(samples)
-        whole = 1 + (self._seen - self._length) // self._hop if self._seen >= self._length else 0
-        starts = self._hop * np.arange(self._next, whole, dtype=np.int64)
-        return self._cut(np.stack([starts, starts + self._length], axis=1))
+    def push(self, samples: NDArray[np.float32], *, last: bool = False) -> Windows:
+        """Return the windows that the next samples, float32 ``(sample,)``, complete.
 
-    def finish(self) -> Windows:
-        """Return the windows that the signal's end leaves unfilled, padded; nothing may be pushed after it."""
-        spans = window_spans(self._seen, sampling_rate=self._features.sampling_rate, windows=self._windows)
-        spans = spans[self._next :]
-        if len(spans) and self._stream is not None:
-            self._take(np.zeros(int(spans[-1, 0]) + self._length - self._seen, np.float32))
+        With the `last` ones come the windows that the end of the signal leaves unfilled, padded.
+        """
+        self._seen += samples.size
+        if last:
+            spans = window_spans(self._seen, sampling_rate=self._features.sampling_rate, windows=self._windows)
+            spans = spans[self._next :]
+            missing = max(0, int(spans[-1, 0]) + self._length - self._seen) if len(spans) and self._stream else 0
+            samples = np.concatenate([samples, np.zeros(missing, np.float32)])
+        else:
+            whole = 1 + (self._seen - self._length) // self._hop if self._seen >= self._length else 0
+            starts = self._hop * np.arange(self._next, whole, dtype=np.int64)
+            spans = np.stack([starts, starts + self._length], axis=1)
+        self._take(samples)
         return self._cut(spans)
 
     def _take(self, samples: NDArray[np.float32]) -> None:
@@ -179,11 +180,6 @@ def _no_windows(shape: tuple[int, int]) -> Windows:
         end_s=np.zeros(0),
         rms=np.zeros(0, np.float32),
     )
-
-
-def _joined(parts: Sequence[Windows]) -> Windows:
-    names = [field.name for field in fields(Windows)]
-    return Windows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def window_spans(samples: int, *, sampling_rate: int, windows: WindowConfig) -> NDArray[np.int64]:

@@ -103,8 +103,8 @@ def test_a_stream_gives_the_windows_of_the_whole_however_it_is_cut(
     signal = np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
     whole = windowed_features(signal, features=features, windows=windows)
     stream = WindowStream(features=features, windows=windows)
-    parts = [stream.push(piece) for piece in np.split(signal, sorted(min(cut, samples) for cut in cuts))]
-    parts.append(stream.finish())
+    pieces = np.split(signal, sorted(min(cut, samples) for cut in cuts))
+    parts = [*(stream.push(piece) for piece in pieces[:-1]), stream.push(pieces[-1], last=True)]
     for name in ("features", "valid_frames", "start_s", "end_s", "rms"):
         found = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(found, getattr(whole, name))
