@@ -263,7 +263,7 @@ def _summary(out: str, runs: list[ledger.Run], listed: int, seconds: float, fail
         "listed": listed,
         **counts,
         "audio_s": round(audio_s, 1),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
     return Result(summary, within_budget(failed, counts["recordings"], failure_budget))

@@ -5,15 +5,14 @@ of one and of two workers that are up and have scored before, each time into new
 both sides (`min_level_dbfs` lies below all of them). All ways take turns.
 
 - The time of a run is the `seconds` of the job's summary: from the lock over storing the plan and scoring to the close
-  of the run, rounded by the job to 0.1 s. Start-up (cluster, imports, model) and the listing are not in it.
+  of the run. Start-up (cluster, imports, model) and the listing are not in it.
 - Speed is channel-seconds over seconds, with one worker, and so per core: once over the wall time of the run, once over
   the CPU time that the worker process spent meanwhile. Hours of stereo audio per core-hour are half of it.
 - The plain script (`plain.label_calls`) does the first calls of the archive in one warm process, start-up not counted.
 - Two workers against one: the wall time of one over that of two.
 - What Dask, planning and writing cost: 1 - (pure work / wall time of the run with one worker). The pure work is
-  decoding, features and the network on the same recordings in a warm process of its own, through the library's own
-  functions (`audio.read`, `windowed_features`, `ModelBundle.predict`), with no Dask, no tables and no files. What
-  aggregates and labels cost counts as beside the work.
+  `emolib.archive.scoring.score_recordings` on the same recordings in a warm process of its own, with the same settings
+  of the allocator as a worker has: decoding, features, the network and the rows, with no Dask, no plan and no files.
 """
 
 from __future__ import annotations
@@ -29,9 +28,11 @@ from statistics import median
 
 from distributed import Client
 
-from emolib.features.windows import windowed_features
+from emolib.archive.plan import PlannedRecording, listing_table, plan
+from emolib.archive.scoring import score_recordings
+from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
-from emolib.sound import audio
+from emolib.sound.manifest import list_recordings
 from jobs.score import score
 from tests.benchmarks import plain, world
 from tests.benchmarks.rows import Figure, Row, Target, at_least, at_most, faster
@@ -67,7 +68,7 @@ def measure() -> list[Row]:
         script.submit(plain.label_calls, few_paths, table).result()
         script_s = time.perf_counter() - began
         worker = stack.enter_context(_process(load_model, model))
-        worker.submit(pure_work, few_paths).result()
+        worker.submit(pure_work, few).result()
 
         def with_one() -> float:
             seconds, cpu_s = _score(one, archive, model)
@@ -84,7 +85,7 @@ def measure() -> list[Row]:
                 "one": with_one,
                 "plain": by_script,
                 "two": lambda: _score(two, archive, model)[0],
-                "pure": lambda: worker.submit(pure_work, paths).result(),
+                "pure": lambda: worker.submit(pure_work, archive).result(),
             },
             rounds=rounds,
             warm_up=False,  # everything has done its work on a few calls
@@ -121,15 +122,14 @@ def load_model(path: Path) -> None:
     _bundle.check_golden()
 
 
-def pure_work(paths: Sequence[Path]) -> float:
-    """Decode calls, compute the features of their windows and run the network; return the seconds it took."""
+def pure_work(archive: Path) -> float:
+    """Turn the recordings of an archive into rows; return the seconds it took."""
     assert _bundle is not None
-    began, profile = time.perf_counter(), _bundle.profile
-    for path in paths:
-        sound = audio.read(path, sampling_rate=profile.features.sampling_rate)
-        for signal in sound.signal:
-            cut = windowed_features(signal, features=profile.features, windows=profile.windows)
-            _bundle.predict(cut.features, cut.valid_frames)
+    listing = listing_table(list_recordings(archive))
+    planned = [PlannedRecording(**row) for row in plan(listing, listing[:0], block_s=1e9).to_dict("records")]
+    began = time.perf_counter()
+    config = ScoringConfig(min_level_dbfs=world.ALL_WINDOWS_DBFS)
+    score_recordings(archive, planned, bundle=_bundle, config=config)
     return time.perf_counter() - began
 
 
