@@ -7,9 +7,9 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from emolib.config import Profile
 from emolib.errors import AudioError, Code
@@ -17,6 +17,10 @@ from emolib.features.store import FeatureStore
 from emolib.features.windows import Windows, window_spans, windowed_features
 from emolib.sound import audio
 from emolib.storage import AnyPath, resolve
+
+# Only the plan needs pandas: its import takes a worker half a second.
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ def plan_windows(utterances: pd.DataFrame, probes: Sequence[Probe], *, profile: 
     pandas.DataFrame
         One row per window, the columns of `emolib.features.store.WINDOWS_SCHEMA`.
     """
+    import pandas as pd
+
     order = np.random.default_rng(seed).permutation(len(utterances))
     rows = []
     records = utterances.to_dict("records")
@@ -147,7 +153,7 @@ class ShardResult:
 def extract_shard(store: AnyPath, shard: int) -> ShardResult:
     """Compute and write all rows of one shard of a store; may run twice without harm."""
     opened = FeatureStore.open(store)
-    profile, planned = opened.profile, opened.shard_windows(shard).to_dict("records")
+    profile, planned = opened.profile, opened.shard_windows(shard)
     features = np.zeros((len(planned), *opened.shape[1:]), np.float32)
     valid_frames = np.zeros(len(planned), np.int32)
     codes = [Code(row["code"]) for row in planned]

@@ -13,10 +13,9 @@ import io
 import itertools
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -28,6 +27,10 @@ from emolib.config import Profile, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.storage import AnyPath, is_local, resolve, write_bytes
+
+# Only whoever plans or looks at a whole store needs pandas: its import takes a worker half a second.
+if TYPE_CHECKING:
+    import pandas as pd
 
 KIND = "emolib.features"
 SCHEMA_VERSION = 1
@@ -71,6 +74,7 @@ class FeatureStore:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from emolib.config import TELEPHONE
     >>> rows = pd.DataFrame([dict(
     ...     utterance_id="a", window=0, corpus="c", speaker="s", gender=None, emotion="sad", uri="a.wav", channel=None,
@@ -262,10 +266,11 @@ class FeatureStore:
             raise SettingsError(f"{table} is not the table that {self.path} was made with: copy both together")
         return pq.read_table(io.BytesIO(data)).to_pandas()
 
-    def shard_windows(self, shard: int) -> pd.DataFrame:
-        """Return what the rows of one shard are, without reading the whole table."""
+    def shard_windows(self, shard: int) -> list[dict[str, Any]]:
+        """Return what the rows of one shard are, by the names of `WINDOWS_SCHEMA`, without reading the whole table."""
         with windows_path(self.path).open("rb") as handle:
-            return pq.ParquetFile(handle).read_row_group(shard).to_pandas()
+            rows: list[dict[str, Any]] = pq.ParquetFile(handle).read_row_group(shard).to_pylist()
+        return rows
 
     def status(self) -> NDArray[np.uint8]:
         """Return the outcome of each row, shape ``(window,)``: 0 pending, else a `Code.status`."""
@@ -273,6 +278,8 @@ class FeatureStore:
 
     def utterance_codes(self) -> pd.Series:
         """Return what became of each utterance, by utterance_id: the code of its first window, or "pending"."""
+        import pandas as pd
+
         rows, status = self.windows, self.status()
         first = (rows["window"] == 0).to_numpy()
         codes = [Code.from_status(number).value if number else "pending" for number in status[first].tolist()]

@@ -61,7 +61,7 @@ def test_what_is_written_is_read_by_whoever_opens_it(place: str, tmp_path: Path)
     assert valid_frames.tolist() == [249] * _ROWS
     assert opened.profile == TELEPHONE
     pd.testing.assert_frame_equal(opened.windows, opened.windows.assign(**rows()[["utterance_id", "emotion"]]))
-    assert opened.shard_windows(2)["utterance_id"].tolist() == ["c/8", "c/9"]
+    assert [row["utterance_id"] for row in opened.shard_windows(2)] == ["c/8", "c/9"]
 
 
 @pytest.mark.parametrize(
