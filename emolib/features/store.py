@@ -56,7 +56,7 @@ WINDOWS_SCHEMA = pa.schema(
 )
 
 # Rows of a shard, the unit of writing (5 MB of features at 4 s), and of a chunk, the unit of reading. Measured
-# (tests/benchmarks/store.py): shards of 64 to 1024 rows in chunks of 32 to 256 are read within a factor of two of each
+# (tests/benchmarks/store.py): shards of 64 to 1024 rows in chunks of 32 to 256 are read within a factor of 2.5 of each
 # other, all of them tens of times faster than the default network takes them; fewer rows leave no worker idle.
 _SHARD_WINDOWS = 256
 _CHUNK_WINDOWS = 32
@@ -154,7 +154,7 @@ class FeatureStore:
             dtype="float32",
             fill_value=0.0,
             # zarr's own choice, with a checksum: what rots on disk is found. Measured (tests/benchmarks/store.py): it
-            # saves a quarter to a half; blosc lz4 is read up to twice as fast, where speed is no matter, and finds no
+            # saves a fifth to a half; blosc lz4 is read up to twice as fast, where speed is no matter, and finds no
             # rot; float16 would halve it again, and err by up to 0.25.
             compressors=ZstdCodec(level=0, checksum=True),
             dimension_names=("window", "frame", "coefficient"),
