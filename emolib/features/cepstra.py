@@ -10,6 +10,9 @@ its kernel by their number.
 Everything is float32, but for one thing. A float32 FFT errs by about 1e-7 of a frame's loudest parts. Where bands lie
 so far below those that the coefficients would show it (a loud voice over a floor of -80 dB), the frame is transformed
 in float64, which takes twice the time. Of telephone speech that is one frame in a thousand.
+
+The FFT is SciPy's. MKL and FFTW take 0.6 and 0.7 of its time, which would save a sixth of the whole, at the price of
+numbers that depend on what a worker has installed; a compiled kernel (numba) takes longer to import than all the rest.
 """
 
 from __future__ import annotations
