@@ -266,16 +266,17 @@ def _one_line(message: str) -> str:
 
 
 def _window_table(scored: ScoredWindows, labels: Labels, identity: dict[str, Any]) -> pa.Table:
-    count = len(scored.emotion)
-    columns = {name: [value] * count for name, value in identity.items()} | {
+    whole, count = _window_schema(labels), len(scored.emotion)
+    named = pa.array(scored.emotion, mask=scored.emotion < 0)
+    columns = {name: pa.repeat(pa.scalar(value, whole.field(name).type), count) for name, value in identity.items()} | {
         "start_s": scored.start_s,
         "end_s": scored.end_s,
-        "emotion": [labels.classes[number] if number >= 0 else None for number in scored.emotion],
+        "emotion": pa.array(labels.classes, pa.string()).take(named),
         "confidence": scored.confidence,
     }
     columns |= {f"p_{name}": scored.probabilities[:, number] for number, name in enumerate(labels.classes)}
     columns |= {f"polarity_{name}": scored.polarity[:, number] for number, name in enumerate(POLARITIES)}
-    return pa.table(columns, schema=_window_schema(labels))
+    return pa.table(columns, schema=whole)
 
 
 def _no_windows(labels: Labels) -> pa.Table:

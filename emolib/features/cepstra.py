@@ -175,8 +175,8 @@ class _Tables:
         Periodic Hann window in float32 and in float64, ``(sample,)``.
     bank
         Mel filters, and below them a row of ones, ``(band + 1, bin)``.
-    peaks, highest_peak
-        Largest weight of each filter, ``(band, 1)``, and of them all.
+    shares
+        Largest weight of each filter over the number of filters, ``(band,)``.
     dct
         From the logarithm of mel powers to coefficients of decibels: the orthonormal DCT-II times 10,
         ``(band, coefficient)``.
@@ -188,8 +188,7 @@ class _Tables:
     taper: NDArray[np.float32]
     precise_taper: NDArray[np.float64]
     bank: scipy.sparse.csr_array
-    peaks: NDArray[np.float32]
-    highest_peak: np.float32
+    shares: NDArray[np.float32]
     dct: NDArray[np.float32]
     tile: int
 
@@ -205,8 +204,7 @@ def _tables(config: MfccConfig) -> _Tables:
         taper=hann.astype(np.float32),
         precise_taper=hann,
         bank=bank,
-        peaks=filters.max(axis=1, keepdims=True),
-        highest_peak=filters.max(),
+        shares=filters.max(axis=1) / np.float32(config.n_mels),
         dct=(10 * dct / np.sqrt(config.n_mels)).astype(np.float32),
         tile=min(128, max(2, _ONE_THREAD // (config.n_mels * config.n_mfcc))),
     )
@@ -224,10 +222,11 @@ def _log_mel(signal: NDArray[np.float32], config: MfccConfig) -> NDArray[np.floa
     for start in range(0, len(frames), step):
         block = frames[start : start + step]
         mel = tables.bank @ _power(block, tables.taper)
-        exposed = _exposed(mel, tables, config)
-        if len(exposed):
-            mel[:, exposed] = tables.bank @ _power(block[exposed], tables.precise_taper)
         floored = np.maximum(mel[:-1], np.float32(config.amin))
+        exposed = _exposed(mel, floored, tables, config)
+        if len(exposed):
+            precise = tables.bank @ _power(block[exposed], tables.precise_taper)
+            floored[:, exposed] = np.maximum(precise[:-1], np.float32(config.amin))
         np.log10(floored, out=log_mel[:, start : start + len(block)])
     return log_mel
 
@@ -240,24 +239,25 @@ def _power(frames: NDArray[np.float32], taper: NDArray[np.floating]) -> NDArray[
     return np.ascontiguousarray((parts[:, 0::2] + parts[:, 1::2]).T, dtype=np.float32)
 
 
-def _exposed(mel: NDArray[np.float32], tables: _Tables, config: MfccConfig) -> NDArray[np.int64]:
+def _exposed(
+    mel: NDArray[np.float32], floored: NDArray[np.float32], tables: _Tables, config: MfccConfig
+) -> NDArray[np.int64]:
     """Return the numbers of the frames whose coefficients would show the errors of their float32 spectra.
 
     Such an error is white and proportional to the whole spectrum: in a band it weighs as the root of (energy of the
     frame * weight of the band / energy of the band), and in a coefficient as the root mean square of that over the
     bands. A band under half the floor counts little: the error must lift it over the floor before anybody sees it.
     """
-    bands, energy, amin = mel[:-1], mel[-1] * np.float32(2 / config.n_fft), np.float32(config.amin)
+    energy, amin = mel[-1] * np.float32(2 / config.n_fft), np.float32(config.amin)
     limit = np.float32(_MAX_EXPOSURE**2)
-    # No mean is above its largest term: few frames are left for the closer look.
-    near = np.flatnonzero(energy * tables.highest_peak > limit * np.maximum(bands.min(axis=0), amin))
+    # First with all bands in full, which is quick and leaves few frames for the closer look.
+    near = np.flatnonzero(energy * (tables.shares @ np.reciprocal(floored)) > np.float32(0.99) * limit)
     if not len(near):
         return near
-    seen = bands[:, near]
-    seen = np.where(seen < amin / 2, amin * np.float32(1e4), np.maximum(seen, amin))
-    # By rows: numpy sums a lone column in another order than several.
-    shares = np.ascontiguousarray((tables.peaks / seen).T)
-    return near[np.flatnonzero(energy[near] * shares.mean(axis=1) > limit)]
+    seen = np.where(mel[:-1, near] < amin / 2, amin * np.float32(1e4), floored[:, near])
+    # By rows: numpy sums a lone column in another order than several, and BLAS by their number.
+    terms = np.ascontiguousarray((tables.shares[:, None] / seen).T)
+    return near[np.flatnonzero(energy[near] * terms.sum(axis=1) > limit)]
 
 
 def _cepstra(log_mel: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
