@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-# A block is at most so much audio (some seconds of work), and a small archive is cut into several blocks per core all
+# A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
 # the same, but not into such as take longer to plan, commit and report than to score.
 _LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 300.0, 8
 
@@ -107,8 +107,8 @@ def score(
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    rates = ledger.byte_rates(out)
-    total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(listing["uri"], listing["size"], strict=True))
+    rates, new = ledger.byte_rates(out), listing[~listing["recording_id"].isin(ledger.known(out)["recording_id"])]
+    total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(new["uri"], new["size"], strict=True))
     config = ledger.run_config(
         bundle, model=model, archive=archive, scoring=scoring, batch=batch, block_s=block_s or _block_s(total_s)
     )

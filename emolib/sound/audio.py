@@ -173,7 +173,8 @@ def stream(
         Rate of the blocks in Hz; None keeps the recording's own.
     headerless
         By suffix, in lower case and with its dot (empty: a name without one), the format of files that have no header
-        (see `emolib.config.parse_headerless`). It is used only where no decoder recognises the content.
+        (see `emolib.config.parse_headerless`). It is used only where no decoder recognises the content; bare MP3 and
+        AAC frames, which telephone sound may resemble by chance, are recognised if they decode without a fault.
 
     Raises
     ------

@@ -53,6 +53,10 @@ _MAGIC = {
     rb"....ftyp": "MP4",
     rb"\x1a\x45\xdf\xa3": "Matroska",
     rb"#!AMR": "AMR",
+    rb"\x30\x26\xb2\x75": "WMA",
+    rb"wvpk": "WavPack",
+    rb"FLV\x01": "FLV",
+    rb"\x47.{187}\x47.{187}\x47": "MPEG-TS",
 }
 # libsndfile's names of what it decodes without a header; FFmpeg has raw demuxers for the others, of the same names.
 _RAW = {

@@ -132,6 +132,25 @@ def test_the_plan_starts_nothing(calls: Path, model: Path, tmp_path: Path) -> No
     assert not (tmp_path / "P").exists()
 
 
+def test_a_short_night_after_a_long_one_is_cut_for_every_core(
+    model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    """What is scored already says nothing about how the rest is cut."""
+    folder, common = tmp_path / "calls", ("--model", model, "--out", tmp_path / "P", *cluster, "--failure-budget", "1")
+    folder.mkdir()
+
+    def put(name: str, size: int) -> None:  # no sound, but its size says how much there could be
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+
+    put("2024-05-01.wav", 400_000_000)
+    assert run_emolib("score", folder, *common).summary["recordings"] == 1
+    for number in range(12):
+        put(f"2024-05-02-{number}.wav", 1_000_000)
+    planned = run_emolib("score", folder, *common, "--plan").summary
+    assert (planned["to_score"], planned["blocks"]) == (12, 3)
+
+
 def test_the_archive_is_only_read(calls: Path, undisturbed: Path) -> None:
     assert {path.suffix for path in calls.rglob("*") if path.is_file()} == {".wav"}
 

@@ -225,3 +225,22 @@ def test_misspelt(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         parse_headerless(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("container", "encoding"), [("asf", "wmav2"), ("flv", "aac"), ("mpegts", "aac")])
+def test_a_damaged_container_is_not_taken_for_samples(tmp_path: Path, container: str, encoding: str) -> None:
+    target = io.BytesIO()
+    with av.open(target, "w", format=container) as file:
+        stream = file.add_stream(encoding, rate=16_000, layout="mono", bit_rate=32_000)
+        sound = np.ascontiguousarray(tone(16_000, seconds=5.0).T)
+        for start in range(0, sound.shape[1], 1024):
+            part = np.ascontiguousarray(sound[:, start : start + 1024])
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    path = tmp_path / "cut"
+    path.write_bytes(target.getvalue()[: len(target.getvalue()) // 2])
+    plain, told = audio.read(path), audio.read(path, headerless=parse_headerless("=ulaw"))
+    assert told.info.codec == plain.info.codec != "raw/ulaw"
+    assert (told.code, told.decoded_s) == (plain.code, plain.decoded_s)
