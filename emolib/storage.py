@@ -37,7 +37,9 @@ def resolve(path: AnyPath) -> UPath:
         raise SettingsError(
             f"{path} can't be reached ({error}), expected a path or a URL that fsspec knows, with its package installed"
         ) from error
-    return UPath(found.path).expanduser() if is_local(found) else found
+    if not is_local(found):
+        return found
+    return (UPath(found.path) if found.protocol else found).expanduser()
 
 
 def absolute(path: AnyPath) -> str:

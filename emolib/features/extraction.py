@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from emolib.errors import AudioError, Code
 from emolib.features.store import FeatureStore
 from emolib.features.windows import Windows, window_spans, windowed_features
 from emolib.sound import audio
-from emolib.storage import AnyPath, resolve
+from emolib.storage import AnyPath
 
 # Only the plan needs pandas: its import takes a worker half a second.
 if TYPE_CHECKING:
@@ -48,15 +47,13 @@ class Probe:
 def probe_clip(uri: str) -> Probe:
     """Look at one clip; a bad one is a probe with a code, never an error."""
     try:
-        info = audio.probe(uri)
-        # A header that does not say how long the clip is: only decoding tells.
-        frames = audio.read(uri).signal.shape[1] if info.frames is None else info.frames
-        content = hashlib.blake2b(resolve(uri).read_bytes(), digest_size=16).hexdigest()
+        with audio.stream(uri) as clip:
+            content, frames = clip.content_hash(), clip.info.frames
+            if frames is None:  # the header does not say how long the clip is: only decoding tells
+                frames = sum(block.shape[1] for block in clip)
     except AudioError as error:
         return Probe(uri, code=error.code, message=error.message)
-    except OSError as error:
-        return Probe(uri, code=Code.UNREADABLE, message=str(error))
-    return Probe(uri, frames, info.sampling_rate, content)
+    return Probe(uri, frames, clip.info.sampling_rate, content)
 
 
 def probe_clips(uris: Sequence[str]) -> list[Probe]:

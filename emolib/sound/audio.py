@@ -90,6 +90,10 @@ class AudioStream:
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         return self._blocks
 
+    def content_hash(self) -> str:
+        """Return a hash of the bytes of the file, whatever was decoded of it; the blocks stay the same."""
+        return self._source.content_hash()
+
     @property
     def code(self) -> Code:
         """`Code.OK`, or `Code.TRUNCATED` where clearly fewer samples came out than there were once."""

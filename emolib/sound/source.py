@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from upath import UPath
@@ -15,6 +16,8 @@ from emolib.storage import is_local
 
 # What one request fetches of a remote file. Some file systems would fetch 50 MB to look at a header.
 _REQUEST = 2**20
+# A local file up to this size is read at once: a decoder looks around in it a hundred times before it plays it.
+_AT_ONCE = 2**20
 _MAX_MESSAGE = 199
 
 
@@ -22,13 +25,16 @@ class OpenFile:
     """An open file as both decoders see it.
 
     It has no name, since they also guess the format from that. And it keeps what a read raises: the callbacks of a C
-    library cannot pass it on, so that a flaky network would look like the end of the file.
+    library cannot pass it on, so that a flaky network would look like the end of the file. A file of up to `at_once`
+    bytes is held in memory.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, *, at_once: int = 0) -> None:
         self._file = file
         self._failure: BaseException | None = None
         self.size = int(file.seek(0, 2))
+        if self.size <= at_once:
+            self._file = io.BytesIO(self.at(0, self.size))
         self.head = self.at(0, 1024)
 
     def read(self, size: int = -1) -> bytes:
@@ -62,6 +68,13 @@ class OpenFile:
         self.seek(before)
         return data
 
+    def content_hash(self) -> str:
+        """Return a hash of all bytes, and leave the position where the decoder had it."""
+        content = hashlib.blake2b(digest_size=16)
+        for place in range(0, self.size, _REQUEST):
+            content.update(self.at(place, _REQUEST))
+        return content.hexdigest()
+
     def check(self) -> None:
         """Raise what a read raised: the decoder took it for the end of the file.
 
@@ -89,18 +102,18 @@ def opened(place: UPath) -> Iterator[OpenFile]:
     """
     try:
         if is_local(place):
-            if not stat.S_ISREG(Path(place.path).stat().st_mode):
+            if not stat.S_ISREG(place.stat().st_mode):
                 raise AudioError(Code.UNREADABLE, "a folder or device found, expected a file")
-            file = place.open("rb")
+            file, at_once = place.open("rb"), _AT_ONCE
         else:
-            file = place.open("rb", block_size=_REQUEST)
+            file, at_once = place.open("rb", block_size=_REQUEST), 0
     except FileNotFoundError as error:
         raise AudioError(Code.MISSING, "no file found at the path") from error
     except OSError as error:
         message = f"the file cannot be opened: {error.strerror or error}"
         raise AudioError(Code.UNREADABLE, one_line(message)) from error
     with file:
-        source = OpenFile(file)
+        source = OpenFile(file, at_once=at_once)
         try:
             yield source
         finally:
