@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
 # the same, but not into such as take longer to plan, commit and report than to score.
-_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 300.0, 8
+_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
 
 
 def score(

@@ -75,6 +75,16 @@ def calls(name: str, *, count: int, seconds: float) -> Path:
     return place
 
 
+def copies(archive: Path, name: str, *, count: int) -> Path:
+    """Return an archive that holds every call of another one so many times; its files take no room of their own."""
+    place = folder(name)
+    for path in sorted(archive.rglob("*.wav")):
+        (place / path.parent.name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (place / path.parent.name / f"{path.stem}-{number}.wav").hardlink_to(path)
+    return place
+
+
 @lru_cache(maxsize=1)
 def _turns() -> NDArray[np.int16]:
     """Return about three minutes of calls, shape ``(sample, channel)``."""

@@ -36,6 +36,11 @@ def test_every_block_ends_once_and_few_are_under_way(client: Client) -> None:
     assert sorted(each.value for each in ended) == [number**2 for number in range(40)]
 
 
+def test_equal_blocks_are_both_done(client: Client) -> None:
+    ended = list(fan_out(client, pow, [Block((3, 2)), Block((3, 2)), Block((2, 2))]))
+    assert sorted(each.value for each in ended if isinstance(each, Done)) == [4, 9, 9]
+
+
 def test_wrong_settings_stop_all_and_the_unforeseen_stops_one(client: Client) -> None:
     with pytest.raises(SettingsError):
         list(fan_out(client, splits.validation_by, [Block(("no such protocol",))]))

@@ -148,7 +148,7 @@ def test_a_short_night_after_a_long_one_is_cut_for_every_core(
     for number in range(12):
         put(f"2024-05-02-{number}.wav", 1_000_000)
     planned = run_emolib("score", folder, *common, "--plan").summary
-    assert (planned["to_score"], planned["blocks"]) == (12, 3)
+    assert (planned["to_score"], planned["blocks"]) == (12, 2)
 
 
 def test_the_archive_is_only_read(calls: Path, undisturbed: Path) -> None:
