@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ProfileName = Literal["telephone", "wideband", "article"]
 
-_PROBES_PER_BLOCK = 64
+_PROBES_PER_BLOCK = 256
 
 
 def extract(

@@ -166,7 +166,8 @@ def extract_shard(store: AnyPath, shard: int) -> ShardResult:
                 codes[row] = error.code
             continue
         audio_s += clip.decoded_s
-        found = windowed_features(clip.signal.mean(axis=0), features=profile.features, windows=profile.windows)
+        mono = clip.signal.mean(axis=0) if len(clip.signal) > 1 else clip.signal[0]
+        found = windowed_features(mono, features=profile.features, windows=profile.windows)
         for row in rows:
             window = planned[row]["window"]
             if window < len(found.features):
