@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
-from uuid import uuid4
 
 import dask.bag
 from distributed import Client, Future, as_completed
@@ -117,10 +116,7 @@ def fan_out(
 def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> list[tuple[Future, Block]]:
     if not blocks:
         return []
-    # A bag made from a sequence has two tasks for a block, and a worker waits for the scheduler between them.
-    name = f"{function.__name__}-{uuid4().hex}"
-    graph: dict[Any, Any] = {(name, number): [(function, *block.arguments)] for number, block in enumerate(blocks)}
-    bag = dask.bag.Bag(graph, name, npartitions=len(blocks))
+    bag = dask.bag.from_sequence([block.arguments for block in blocks], npartitions=len(blocks)).starmap(function)
     return list(zip(client.compute(bag.to_delayed(optimize_graph=False)), blocks, strict=True))
 
 
