@@ -94,13 +94,16 @@ def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> Feat
 
 
 def _probe(client: Client, uris: list[str]) -> list[Probe]:
-    blocks = [Block((uris[start : start + _PROBES_PER_BLOCK],)) for start in range(0, len(uris), _PROBES_PER_BLOCK)]
     found: dict[str, Probe] = {}
-    for ended in fan_out(client, probe_clips, blocks):
-        if isinstance(ended, Done):
-            found.update((probe.uri, probe) for probe in ended.value)
-        else:
-            found.update((uri, Probe(uri, code=Code.KILLED, message=ended.message)) for uri in ended.block.arguments[0])
+    for size in (_PROBES_PER_BLOCK, 1):  # each alone, where one took its block with it
+        left = [uri for uri in uris if uri not in found]
+        blocks = [Block((left[start : start + size],)) for start in range(0, len(left), size)]
+        for ended in fan_out(client, probe_clips, blocks):
+            if isinstance(ended, Done):
+                found.update((probe.uri, probe) for probe in ended.value)
+            elif size == 1:
+                (uri,) = ended.block.arguments[0]
+                found[uri] = Probe(uri, code=Code.KILLED, message=ended.message)
     return [found[uri] for uri in uris]
 
 

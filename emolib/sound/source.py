@@ -109,11 +109,15 @@ def opened(place: UPath) -> Iterator[OpenFile]:
             file, at_once = place.open("rb", block_size=_REQUEST), 0
     except FileNotFoundError as error:
         raise AudioError(Code.MISSING, "no file found at the path") from error
-    except OSError as error:
-        message = f"the file cannot be opened: {error.strerror or error}"
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        message = f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
         raise AudioError(Code.UNREADABLE, one_line(message)) from error
     with file:
-        source = OpenFile(file, at_once=at_once)
+        try:
+            source = OpenFile(file, at_once=at_once)
+        except OSError as error:
+            message = f"the size of the file cannot be found: {error.strerror or error}"
+            raise AudioError(Code.UNREADABLE, one_line(message)) from error
         try:
             yield source
         finally:

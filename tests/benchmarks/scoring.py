@@ -2,8 +2,8 @@
 
 The archive is 2 hours of µ-law stereo calls of three minutes at 8 kHz, scored by the job itself (`jobs.score.score`) on
 clusters of one and of two workers that are up and have scored before, each time into new predictions. Every window is
-scored on both sides (`min_level_dbfs` lies below all of them). All ways take turns. A night has more than two hours:
-the rows on two workers and on what Dask costs are there for an archive six times as long, too.
+scored (`min_level_dbfs` lies below all of them); the plain script leaves out padded ones. All ways take turns. A night
+has more than two hours: the rows on two workers and on what Dask costs are there for an archive six times as long, too.
 
 - The time of a run is the `seconds` of the job's summary: from the lock over storing the plan and scoring to the close
   of the run. Start-up (cluster, imports, model) and the listing are not in it.
