@@ -247,9 +247,9 @@ def _summary(out: str, runs: list[ledger.Run], listed: int, seconds: float, fail
     codes: Counter[str] = Counter()
     audio_s = 0.0
     for run in runs:
-        of_run, decoded_s = run.totals()
-        codes.update(of_run)
-        audio_s += decoded_s
+        stored = run.summary()
+        codes.update(stored["codes"])
+        audio_s += stored["audio_s"]
     counts = _counts(codes)
     if codes:
         rows = [[code, Code(code).outcome.value, count] for code, count in sorted(codes.items())]

@@ -237,7 +237,11 @@ class Run:
     @property
     def is_abandoned(self) -> bool:
         """Whether the run was closed before all its blocks were done."""
-        return not self.is_open and bool(read_json(self.folder / "summary.json").get("abandoned"))
+        return not self.is_open and bool(self.summary().get("abandoned"))
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `close` wrote of a closed run."""
+        return dict(read_json(self.folder / "summary.json"))
 
     def plan(self) -> pd.DataFrame:
         """Return the stored plan, with the columns of `PLAN_SCHEMA`."""
@@ -381,7 +385,7 @@ def byte_rates(pred: AnyPath) -> dict[str, float]:
     sums: dict[str, Counter[str]] = {}
     closed = [run for run in reversed(runs(pred)) if not run.is_open][:_RUNS_TO_LEARN_FROM]
     for run in closed:
-        for suffix, heard in read_json(run.folder / "summary.json").get("heard", {}).items():
+        for suffix, heard in run.summary().get("heard", {}).items():
             sums.setdefault(suffix, Counter()).update(heard)
     return {suffix: heard["bytes"] / heard["seconds"] for suffix, heard in sums.items()}
 

@@ -6,8 +6,8 @@ up and has extracted before. Theirs is `librosa.load`, `librosa.feature.mfcc` an
 ratio that of the medians; ours and theirs alternate. Start-up is counted on neither side and shown by itself: from the
 call that starts the cluster or the pool to the end of its first, small piece of work.
 
-The clips lie there as FLAC, which both sides decode with libsndfile for most of their time, and once more as 16-bit WAV
-at the rate of the features, where neither decodes nor resamples anything.
+The clips are FLAC, which both sides decode with libsndfile and resample with soxr for about half of their time, and
+once more 16-bit WAV at the rate of the features, where there is next to nothing to decode and nothing to resample.
 """
 
 from __future__ import annotations

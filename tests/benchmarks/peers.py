@@ -31,22 +31,9 @@ def make(peer: Peer, config: MfccConfig) -> Kernel | None:
 
 
 def _librosa(config: MfccConfig) -> Kernel:
-    import librosa
+    from tests.benchmarks import plain
 
-    def kernel(signal: NDArray[np.float32]) -> object:
-        return librosa.feature.mfcc(
-            y=signal,
-            sr=config.sampling_rate,
-            n_mfcc=config.n_mfcc,
-            n_fft=config.n_fft,
-            hop_length=config.hop_length,
-            center=config.center,
-            n_mels=config.n_mels,
-            fmin=config.fmin,
-            fmax=config.fmax,
-        )
-
-    return kernel
+    return lambda signal: plain.mfcc(signal, config)
 
 
 def _python_speech_features(config: MfccConfig) -> Kernel:

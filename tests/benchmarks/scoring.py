@@ -54,7 +54,8 @@ _bundle: ModelBundle | None = None
 def measure() -> list[Row]:
     calls, plain_calls, rounds = (4, 1, 1) if is_quick() else (40, 4, 3)
     archive, few = world.calls("calls", count=calls, seconds=_CALL_S), world.calls("few-calls", count=2, seconds=10)
-    night = world.copies(archive, "night", count=1 if is_quick() else _NIGHT)
+    times = 1 if is_quick() else _NIGHT
+    night = world.copies(archive, "night", count=times)
     paths, few_paths = sorted(archive.rglob("*.wav")), sorted(few.rglob("*.wav"))
     model, table = world.model(), world.folder("plain.parquet")
     spent: dict[str, list[float]] = {"emolib": [], "plain": []}  # seconds of CPU
@@ -113,7 +114,7 @@ def measure() -> list[Row]:
         _versus_plain(f"{what}, against the plain script", by_wall, plain_wall, target=at_least(5)),
         _versus_plain(f"{what}, the same by CPU time", by_cpu, plain_cpu),
         *_beside_the_work(f"{hours:.1f} h", seconds),
-        *_beside_the_work(f"{_NIGHT * hours:.1f} h", of_night),
+        *_beside_the_work(f"{times * hours:.1f} h", of_night),
         faster(
             "start-up of that, not counted above: to the end of a few calls", [cluster_s], "plain script", [script_s]
         ),

@@ -63,18 +63,18 @@ def clips(*, quick: bool) -> tuple[str, list[Path]]:
 
 def plain_wav(folders: Sequence[Path], *, sampling_rate: int) -> list[Path]:
     """Return copies of folders of clips, mono and in 16-bit WAV, which takes no time to decode."""
-    copies = []
+    made = []
     for source in folders:
-        copies.append(folder("plain-wav") / source.name)
+        made.append(folder("plain-wav") / source.name)
         for path in filter(Path.is_file, source.rglob("*")):
-            place = copies[-1] / path.relative_to(source)
+            place = made[-1] / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix in (".flac", ".wav"):
                 clip = audio.read(path, sampling_rate=sampling_rate).signal.mean(axis=0)
                 soundfile.write(place.with_suffix(".wav"), clip, sampling_rate, subtype="PCM_16")
             else:
                 shutil.copy(path, place)
-    return copies
+    return made
 
 
 def calls(name: str, *, count: int, seconds: float) -> Path:
