@@ -21,7 +21,7 @@ from emolib.sound.headers import AudioInfo, slack
 from emolib.sound.source import OpenFile, one_line
 from emolib.storage import AnyPath
 
-__all__ = ["Audio", "AudioInfo", "AudioStream", "probe", "read", "resampled_length", "stream"]
+__all__ = ["Audio", "AudioInfo", "AudioStream", "probe", "read", "resample", "resampled_length", "stream"]
 
 _BLOCK = 2**16  # samples
 # Lossy codecs overshoot full scale by some decibels and float files by a little more; a damaged MP3 and integers stored
@@ -261,6 +261,22 @@ def resampled_length(frames: int, source_rate: int, target_rate: int) -> int:
     8001
     """
     return -(-frames * target_rate // source_rate)
+
+
+def resample(signal: NDArray[np.float32], *, source_rate: int, target_rate: int) -> NDArray[np.float32]:
+    """Return a signal `(sample,)` at another rate, in Hz: what `read` makes of a whole one, but not clipped.
+
+    Examples
+    --------
+    >>> resample(np.zeros(44_101, np.float32), source_rate=44_100, target_rate=8000).shape
+    (8001,)
+    """
+    if source_rate == target_rate:
+        return signal
+    resampler = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality=soxr.HQ)
+    made = resampler.resample_chunk(np.ascontiguousarray(signal, np.float32), last=True)
+    length = resampled_length(len(signal), source_rate, target_rate)
+    return np.pad(made[:length], (0, max(0, length - len(made))))
 
 
 class _Judge:
