@@ -41,8 +41,8 @@ _STEP = RATE // 100  # samples: 10 ms, in which concealment fades by a fifth; th
 def band_limited(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a signal `(sample,)` in the band of telephone channels [1]_, without a delay.
 
-    The filter has linear phase. It is flat within 0.1 dB from 300 to 3400 Hz, and 40 dB down below 220 Hz and above
-    3480 Hz: as steep as digital exchanges are, not a model of an old set's frequency response.
+    The filter has linear phase. It is flat within 0.1 dB from 300 to 3400 Hz, and 39 dB down below 220 Hz and above
+    3480 Hz: steeper than what lines and telephone sets do at the edges.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def reverberated(signal: NDArray[np.float32], t60_s: float, rng: np.random.Gener
     """Return a signal `(sample,)` as it is heard in a room, at the level that it had.
 
     The response of the room is Polack's [3]_: the direct sound, and noise whose level falls by 60 dB in `t60_s`
-    seconds. Both have the same energy, as at some 70 cm from the speaker in an office: a telephone with its hands free.
+    seconds. Both have the same energy, as at roughly 70 cm from the speaker in an office: a hands-free telephone.
 
     Examples
     --------

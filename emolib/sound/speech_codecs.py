@@ -6,7 +6,7 @@ delay. libsndfile carries G.711 [1]_ and GSM 06.10 [2]_, FFmpeg carries Opus [3]
 References
 ----------
 .. [1] ITU-T G.711, "Pulse code modulation (PCM) of voice frequencies", 1988.
-.. [2] ETSI GSM 06.10, "Full rate speech transcoding", 1990s; EN 300 961.
+.. [2] ETSI EN 300 961, "Full rate speech; Transcoding (GSM 06.10)", 2000.
 .. [3] J.-M. Valin, K. Vos, T. Terriberry, "Definition of the Opus audio codec", RFC 6716, 2012.
 """
 

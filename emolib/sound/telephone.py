@@ -5,7 +5,7 @@ length, its rate, and its place in time; everything in between happens at 8 kHz.
 losses) depends on the seed alone: clips of one seed share them, and so do the three levels of noise.
 
 Approximations: packets are lost after decoding, so that a codec with a memory recovers at once; noise and rooms are
-models, not recordings; the one noise that speech hides in, other speech, is missing.
+models, not recordings; nobody else speaks in the background.
 """
 
 from __future__ import annotations
