@@ -137,6 +137,9 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
+CLEAN = "clean"
+"""Among the variants of an utterance (see `emolib.sound.variants`), the recording as it is: every store has it."""
+
 Role: TypeAlias = Literal["agent", "customer", "mixed"]
 
 

@@ -14,6 +14,7 @@ from emolib.config import PROFILES, Profile, differences
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.features.extraction import Probe, extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
+from emolib.sound.variants import expand
 from emolib.storage import absolute
 from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
 from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
@@ -33,6 +34,7 @@ def extract(
     *,
     store: str,
     profile: ProfileName = "telephone",
+    variants: str = "",
     resume: Annotated[bool, Parameter(negative=())] = False,
     seed: NonNegativeInt = 0,
     failure_budget: FailureBudget = 0.05,
@@ -52,6 +54,9 @@ def extract(
         The store to write, S.zarr.
     profile
         The front end: telephone (8 kHz, for calls), wideband (16 kHz), article (as published, 44.1 kHz).
+    variants
+        Copies to make of each clip, joined by commas. To learn from: voices (other voices), telephone (random telephone
+        channels). To judge by: channels, noise, or one by its name, such as ulaw, gsm, opus, noise10, reverb.
     resume
         Continue the plan of a store that an earlier run has begun.
     seed
@@ -60,7 +65,8 @@ def extract(
         Share of clips that may fail before the exit code is 1.
     """
     settings, where, store = PROFILES[profile], cluster_config(cluster, workers=workers), absolute(store)
-    source = {"corpora": [absolute(corpus) for corpus in corpora], "seed": seed}
+    copies = expand([name.strip() for name in variants.split(",") if name.strip()])
+    source = {"corpora": [absolute(corpus) for corpus in corpora], "variants": list(copies), "seed": seed}
     opened = _continued(store, settings, source) if resume else None
     utterances = None
     if opened is None:
@@ -72,7 +78,7 @@ def extract(
     with connect(where) as client:
         if utterances is not None:
             probes = _probe(client, list(utterances["uri"]))
-            rows = plan_windows(utterances, probes, profile=settings, seed=seed)
+            rows = plan_windows(utterances, probes, profile=settings, variants=copies, seed=seed)
             opened = FeatureStore.create(store, profile=settings, windows=rows, source=source)
         assert opened is not None
         audio_s = _fill(client, opened)

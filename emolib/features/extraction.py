@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emolib.config import Profile
+from emolib.config import CLEAN, Profile
 from emolib.errors import AudioError, Code
 from emolib.features.store import FeatureStore
-from emolib.features.windows import Windows, window_spans, windowed_features
-from emolib.sound import audio
+from emolib.features.windows import window_spans, windowed_features
+from emolib.sound import audio, variants as copies
 from emolib.storage import AnyPath
 
 # Only the plan needs pandas: its import takes a worker half a second.
@@ -61,11 +61,19 @@ def probe_clips(uris: Sequence[str]) -> list[Probe]:
     return [probe_clip(uri) for uri in uris]
 
 
-def plan_windows(utterances: pd.DataFrame, probes: Sequence[Probe], *, profile: Profile, seed: int = 0) -> pd.DataFrame:
+def plan_windows(
+    utterances: pd.DataFrame,
+    probes: Sequence[Probe],
+    *,
+    profile: Profile,
+    variants: Sequence[str] = (),
+    seed: int = 0,
+) -> pd.DataFrame:
     """Decide which rows a store will have.
 
-    The order is a seeded shuffle of utterances, so that any shard is a fair sample; the windows of an utterance stay
-    together. An utterance that can't be used has one row, with its code.
+    The order is a seeded shuffle of utterances, so that any shard is a fair sample; the windows of an utterance and of
+    its copies stay together. An utterance that can't be used has one row, with its code. A copy whose voice may be that
+    of either gender has none; one that is too short for a window is left out.
 
     Parameters
     ----------
@@ -73,6 +81,8 @@ def plan_windows(utterances: pd.DataFrame, probes: Sequence[Probe], *, profile: 
         As `emolib.corpora.read` returns them.
     probes
         One for each utterance, in the same order.
+    variants
+        The copies to make beside the clean recording (see `emolib.sound.variants`).
 
     Returns
     -------
@@ -87,22 +97,27 @@ def plan_windows(utterances: pd.DataFrame, probes: Sequence[Probe], *, profile: 
     for number in order:
         utterance, probe = records[number], probes[number]
         code, message = _verdict(Code(utterance["code"]), probe, profile)
-        spans = _spans(probe, profile) if code is Code.OK else np.zeros((1, 2))
-        for window, (start_s, end_s) in enumerate(spans):
-            rows.append(
+        common = {name: utterance[name] for name in ("utterance_id", "corpus", "speaker", "emotion")} | {
+            "uri": probe.uri,
+            "channel": None,
+            "content_hash": probe.content_hash,
+            "code": code.value,
+            "message": message,
+        }
+        for variant in (CLEAN, *variants) if code is Code.OK else (CLEAN,):
+            keeps_gender = variant == CLEAN or copies.VARIANTS[variant].keeps_gender
+            spans = _spans(probe, profile, variant) if code is Code.OK else np.zeros((1, 2))
+            rows += [
                 {
-                    **{name: utterance[name] for name in ("utterance_id", "corpus", "speaker", "gender", "emotion")},
+                    **common,
+                    "gender": utterance["gender"] if keeps_gender else None,
                     "window": window,
-                    "uri": probe.uri,
-                    "channel": None,
                     "start_s": start_s,
                     "end_s": end_s,
-                    "variant": "clean",
-                    "content_hash": probe.content_hash,
-                    "code": code.value,
-                    "message": message,
+                    "variant": variant,
                 }
-            )
+                for window, (start_s, end_s) in enumerate(spans)
+            ]
     return pd.DataFrame(rows)
 
 
@@ -115,16 +130,17 @@ def _verdict(listed: Code, probe: Probe, profile: Profile) -> tuple[Code, str | 
     duration_s = probe.frames / probe.sampling_rate
     if profile.max_duration_s is not None and duration_s > profile.max_duration_s:
         return Code.LENGTH_OUTLIER, f"{duration_s:.1f} s long, expected at most {profile.max_duration_s} s"
-    if not len(_spans(probe, profile)):
+    if not len(_spans(probe, profile, CLEAN)):
         return Code.TOO_SHORT, f"{duration_s:.3f} s long, expected at least 0.4 s"
     return Code.OK, None
 
 
-def _spans(probe: Probe, profile: Profile) -> np.ndarray:
-    """Return start and end in seconds of each window of a clip, shape ``(window, 2)``."""
+def _spans(probe: Probe, profile: Profile, variant: str) -> np.ndarray:
+    """Return start and end of each window of a variant of a clip, in seconds of the clip, shape ``(window, 2)``."""
     rate = profile.features.sampling_rate
-    samples = audio.resampled_length(probe.frames, probe.sampling_rate, rate)
-    return window_spans(samples, sampling_rate=rate, windows=profile.windows) / rate
+    read_at = rate if variant == CLEAN else copies.VARIANTS[variant].sampling_rate(rate)
+    samples = audio.resampled_length(probe.frames, probe.sampling_rate, read_at)
+    return window_spans(samples, sampling_rate=rate, windows=profile.windows) / read_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +170,21 @@ def extract_shard(store: AnyPath, shard: int) -> ShardResult:
     features = np.zeros((len(planned), *opened.shape[1:]), np.float32)
     valid_frames = np.zeros(len(planned), np.int32)
     codes = [Code(row["code"]) for row in planned]
-    audio_s, notes = 0.0, []
+    audio_s, notes = 0.0, dict[str, None]()
     usable = [number for number, code in enumerate(codes) if code is Code.OK]
-    for utterance_id, group in itertools.groupby(usable, key=lambda number: planned[number]["utterance_id"]):
+    for (name, variant), group in itertools.groupby(usable, key=lambda number: _copy(planned[number])):
         rows = list(group)
         try:
-            clip = audio.read(planned[rows[0]]["uri"], sampling_rate=profile.features.sampling_rate)
+            signal, clip = copies.read(
+                planned[rows[0]]["uri"], variant, sampling_rate=profile.features.sampling_rate, name=name
+            )
         except AudioError as error:
-            notes.append(f"{utterance_id}: {error}")
+            notes[f"{name}: {error}"] = None
             for row in rows:
                 codes[row] = error.code
             continue
         audio_s += clip.decoded_s
-        mono = clip.signal.mean(axis=0) if len(clip.signal) > 1 else clip.signal[0]
-        found = windowed_features(mono, features=profile.features, windows=profile.windows)
+        found = windowed_features(signal, features=profile.features, windows=profile.windows)
         for row in rows:
             window = planned[row]["window"]
             if window < len(found.features):
@@ -175,14 +192,17 @@ def extract_shard(store: AnyPath, shard: int) -> ShardResult:
                 codes[row] = clip.code
             else:
                 codes[row] = Code.TOO_SHORT
-        promised_s = planned[rows[-1]]["end_s"]
+        last = planned[rows[-1]]["window"]
+        end_s = (
+            found.end_s[last] * profile.features.sampling_rate / clip.sampling_rate if last < len(found.end_s) else 0.0
+        )
         if clip.code is not Code.OK:
-            notes.append(f"{utterance_id}: {clip.code}: {clip.message}")
-        elif abs(_end_s(found, planned[rows[-1]]["window"]) - promised_s) > 0.01:
-            notes.append(f"{utterance_id}: decoded to {clip.decoded_s:.2f} s, other than its header promised")
+            notes[f"{name}: {clip.code}: {clip.message}"] = None
+        elif abs(end_s - planned[rows[-1]]["end_s"]) > 0.01:
+            notes[f"{name}: decoded to {clip.decoded_s:.2f} s, other than its header promised"] = None
     opened.write_shard(shard, features, valid_frames, np.array([code.status for code in codes]))
     return ShardResult(shard, dict(Counter(code.value for code in codes)), audio_s, tuple(notes))
 
 
-def _end_s(found: Windows, window: int) -> float:
-    return float(found.end_s[window]) if window < len(found.end_s) else 0.0
+def _copy(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["utterance_id"], row["variant"]

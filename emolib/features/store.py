@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from upath import UPath
 from zarr.codecs import ZstdCodec
 
-from emolib.config import Profile, parse
+from emolib.config import CLEAN, Profile, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.storage import AnyPath, is_local, resolve, write_bytes
@@ -277,11 +277,11 @@ class FeatureStore:
         return np.asarray(self._array("status")[:], dtype=np.uint8)
 
     def utterance_codes(self) -> pd.Series:
-        """Return what became of each utterance, by utterance_id: the code of its first window, or "pending"."""
+        """Return what became of each utterance, by utterance_id: the code of its first clean window, or "pending"."""
         import pandas as pd
 
         rows, status = self.windows, self.status()
-        first = (rows["window"] == 0).to_numpy()
+        first = ((rows["window"] == 0) & (rows["variant"] == CLEAN)).to_numpy()
         codes = [Code.from_status(number).value if number else "pending" for number in status[first].tolist()]
         return pd.Series(codes, index=rows.loc[first, "utterance_id"], name="code")
 

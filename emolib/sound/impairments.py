@@ -15,7 +15,6 @@ from functools import cache
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 from numpy.typing import NDArray
 
 from emolib.sound.speech_codecs import RATE
@@ -55,16 +54,20 @@ def band_limited(signal: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @cache
 def _band() -> NDArray[np.float32]:
-    taps, beta = scipy.signal.kaiserord(_STOP_DB, _TRANSITION / (RATE / 2))
+    from scipy import signal  # its import takes longer than reading a clip: only who hears a telephone needs it
+
+    taps, beta = signal.kaiserord(_STOP_DB, _TRANSITION / (RATE / 2))
     taps |= 1  # an odd number: the delay is a whole number of samples
     window = ("kaiser", beta)
-    return np.asarray(scipy.signal.firwin(taps, _EDGES, window=window, pass_zero=False, fs=RATE), np.float32)
+    return np.asarray(signal.firwin(taps, _EDGES, window=window, pass_zero=False, fs=RATE), np.float32)
 
 
 def _filtered(signal: NDArray[np.float32], response: NDArray[np.float32]) -> NDArray[np.float32]:
     """Convolve a signal with a symmetric response, without its delay."""
+    from scipy.signal import oaconvolve
+
     delay = len(response) // 2
-    full = scipy.signal.oaconvolve(signal, response)
+    full = oaconvolve(signal, response)
     return np.asarray(full[delay : delay + len(signal)], np.float32)
 
 
@@ -119,12 +122,14 @@ def reverberated(signal: NDArray[np.float32], t60_s: float, rng: np.random.Gener
     >>> int(heard.argmax()), int(np.flatnonzero(np.abs(heard) > 1e-6)[-1]) < 3200
     (0, True)
     """
+    from scipy.signal import oaconvolve
+
     time_s = np.arange(round(t60_s * RATE)) / RATE
     response = 10 ** (-3 * time_s / t60_s) * rng.standard_normal(len(time_s))
     response[time_s < _REFLECTIONS_S] = 0
     response /= np.sqrt(np.sum(response**2))
     response[0] = 1
-    heard = scipy.signal.oaconvolve(signal, response.astype(np.float32))[: len(signal)]
+    heard = oaconvolve(signal, response.astype(np.float32))[: len(signal)]
     level = active_level(heard)
     return np.asarray(heard * (active_level(signal) / level if level else 1), np.float32)
 
