@@ -50,6 +50,7 @@ _COMMANDS = {
     "extract": "Fill a feature store from corpora of labelled clips.",
     "train": "Train a model on a feature store and write its bundle.",
     "evaluate": "Judge an architecture on a feature store: train and test it fold by fold.",
+    "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
     "score": "Label an archive of calls; run it again and it continues.",
     "verify": "Prove that predictions, or a feature store, are whole.",
     "report": "Make a page from predictions.",

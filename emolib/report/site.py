@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
 from emolib import archive, figures
-from emolib.errors import Outcome, SettingsError
+from emolib.errors import Outcome
+from emolib.report.pages import new_folder, render
 from emolib.storage import AnyPath, resolve, write_bytes
 
 _ROWS_SHOWN = 50
@@ -36,14 +36,9 @@ def write_site(pred: AnyPath, out: AnyPath) -> str:
     SettingsError
         If the folder exists and is not empty, or there are no predictions.
     """
-    folder = resolve(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{out} exists and is not empty, expected a new folder for the page: name another --out")
+    folder = new_folder(out)
     tables = {name: archive.read(pred, table=name) for name in ("recordings", "channels", "windows")}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emolib.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("page.html.j2").render(**_content(pred, **tables))
+    page = render("page.html.j2", _content(pred, **tables))
     write_bytes(folder / "index.html", page.encode())
     return str(folder / "index.html")
 
