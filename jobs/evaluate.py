@@ -12,7 +12,9 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from emolib import figures
 from emolib.errors import SettingsError
 from emolib.features.store import FeatureStore
-from emolib.learning.evaluation import Evaluation, FoldResult, cross_validate
+from emolib.figures import evaluation as pictures
+from emolib.learning.crossvalidation import cross_validate
+from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.storage import resolve, write_bytes, write_json
 from jobs.console import Result, say, table
 from jobs.train import ArchitectureOption, TaskOption, say_epoch
@@ -25,6 +27,7 @@ ProtocolOption = Annotated[
     ),
 ]
 _HEADLINE = ["n", "accuracy", "uar", "macro_f1"]
+_SPREAD = {"mean": "fold_mean", "deviation": "fold_std"}
 
 
 def evaluate(
@@ -36,10 +39,12 @@ def evaluate(
     architecture: ArchitectureOption = "default",
     seed: NonNegativeInt = 0,
     epochs: PositiveInt | None = None,
+    learn_from_others: Annotated[bool, Parameter(negative=())] = False,
 ) -> Result:
-    """Judge an architecture on a feature store: train and test it fold by fold.
+    """Judge an architecture on a feature store: train and test it fold by fold, beside a support vector machine.
 
-    Writes evaluation.json, predictions.parquet (what every figure was computed from) and confusion.svg.
+    Writes evaluation.json, predictions.parquet (what every figure was computed from), confusion.svg and
+    reliability.svg. Variants to judge by (`extract --variants channels`) get a table of robustness.
 
     Parameters
     ----------
@@ -48,9 +53,11 @@ def evaluate(
     out
         The folder to make.
     seed
-        Decides weights, order and the speakers set aside to stop by.
+        Decides weights, order and the speakers set aside.
     epochs
-        At most so many passes over each fold's training part.
+        Passes over each fold's training part; without it as many as the architecture's recipe says.
+    learn_from_others
+        Learn in every fold from the corpora of the store that the protocol does not test, too.
     """
     folder = resolve(out)
     if folder.exists() and any(folder.iterdir()):
@@ -63,10 +70,11 @@ def evaluate(
         architecture=architecture,
         seed=seed,
         epochs=epochs,
+        learn_from_others=learn_from_others,
         on_fold=_say_fold,
         on_epoch=say_epoch,
     )
-    made_from = {"store": store, "store_fingerprint": opened.fingerprint, "epochs_at_most": epochs}
+    made_from = {"store": store, "store_fingerprint": opened.fingerprint, "epochs": epochs}
     report = {**evaluation.report(), **made_from}
     buffer = io.BytesIO()
     evaluation.predictions.to_parquet(buffer, index=False)
@@ -74,40 +82,78 @@ def evaluate(
     matrix = np.array(report["pooled"]["confusion"])
     figure = figures.confusion_matrix(matrix, evaluation.classes, title=f"{task}, {protocol}, {architecture}")
     write_bytes(folder / "confusion.svg", figures.to_svg(figure).encode())
+    found = report["calibration"]
+    reliability = {name: np.array(values, float) for name, values in found["reliability"].items()}
+    drawn = pictures.reliability_diagram(**reliability, error=found["error"])
+    write_bytes(folder / "reliability.svg", figures.to_svg(drawn).encode())
     write_json(folder / "evaluation.json", report)
     _print(evaluation, report)
-    return Result({"job": "evaluate", "out": out, **_without_confusion(report)})
+    return Result({"job": "evaluate", "out": out, **_summary(report)})
 
 
 def _say_fold(fold: FoldResult) -> None:
-    say(f"fold {fold.name}: UAR {fold.metrics['uar']:.3f}, accuracy {fold.metrics['accuracy']:.3f}")
+    say(
+        f"fold {fold.name}: UAR {fold.metrics['uar']:.3f}, accuracy {fold.metrics['accuracy']:.3f}, "
+        f"temperature {fold.temperature:.2f} ({fold.seconds / 60:.1f} min)"
+    )
 
 
 def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
-    def row(name: str, found: dict[str, Any]) -> list[Any]:
-        return [name, *(found[column] for column in _HEADLINE)]
-
-    rows = [row("pooled", report["pooled"])]
-    if "without_tess" in report:
-        rows.append(row("without TESS", report["without_tess"]))
-    rows += [row(f"corpus {name}", found) for name, found in report["per_corpus"].items()]
-    rows += [row(name, found) for name, found in report["per_gender"].items()]
-    rows += [row(f"fold {fold.name}", fold.metrics) for fold in evaluation.folds]
-    rows += [["fold mean", None, *(report["fold_mean"][name] for name in _HEADLINE[1:])]]
-    rows += [["fold deviation", None, *(report["fold_std"][name] for name in _HEADLINE[1:])]]
     kept_apart = "speakers kept apart" if evaluation.speaker_independent else "the SAME SPEAKERS in training and test"
-    table(f"{evaluation.task}, {evaluation.protocol}: {kept_apart}", ["", "n", "accuracy", "UAR", "macro-F1"], rows)
+    parts = {"pooled": {**report["pooled"], "baseline": report["baseline"]}}
+    if "without_tess" in report:
+        parts["without TESS"] = report["without_tess"]
+    parts |= {f"corpus {name}": found for name, found in report["per_corpus"].items()}
+    parts |= report["per_gender"]
+    table(
+        f"{evaluation.task}, {evaluation.protocol}: {kept_apart}; 95 % intervals over speakers; SVM: the baseline",
+        ["", "n", "accuracy", "95 %", "UAR", "95 %", "SVM accuracy", "SVM UAR"],
+        [
+            [
+                name,
+                found["n"],
+                found["accuracy"],
+                _interval(found, "accuracy"),
+                found["uar"],
+                _interval(found, "uar"),
+                found["baseline"]["accuracy"],
+                found["baseline"]["uar"],
+            ]
+            for name, found in parts.items()
+        ],
+    )
+    folds = [[fold.name, *(fold.metrics[name] for name in _HEADLINE)] for fold in evaluation.folds]
+    folds += [[name, None, *(report[key][column] for column in _HEADLINE[1:])] for name, key in _SPREAD.items()]
+    table("folds", ["fold", "n", "accuracy", "UAR", "macro-F1"], folds)
     classes = [
         [name, each["support"], each["recall"], each["precision"], each["f1"]]
         for name, each in report["pooled"]["per_class"].items()
     ]
     table("classes", ["class", "n", "recall", "precision", "F1"], classes)
+    if len(report["variants"]) > 1:
+        rows = [
+            [name, *(found[c] for c in ("n", "accuracy", "uar", "drop"))] for name, found in report["variants"].items()
+        ]
+        table("robustness", ["variant", "n", "accuracy", "UAR", "UAR lost, points"], rows)
+    found = report["calibration"]
+    say(
+        f"calibration error {found['error']:.3f}; {found['uncalibrated_error']:.3f} before the probabilities were "
+        "softened"
+    )
+    wanted = [[f"{row['wanted']:.0%} right", row["precision"], row["coverage"]] for row in report["abstention"]]
+    table("labels only where the model is sure", ["wanted", "right", "share with a label"], wanted)
     if not evaluation.speaker_independent:
         say("These figures say how well known speakers are told; for new ones see --protocol speaker6 or grouped.")
 
 
-def _without_confusion(report: dict[str, Any]) -> dict[str, Any]:
-    """Leave the matrices to evaluation.json: the summary is one line."""
+def _interval(found: dict[str, Any], name: str) -> str:
+    interval = found["intervals"]
+    return "-" if interval is None else f"{interval[name][0]:.3f} to {interval[name][1]:.3f}"
+
+
+def _summary(report: dict[str, Any]) -> dict[str, Any]:
+    """Leave matrices, diagrams and the folds' details to evaluation.json: the summary is one line."""
     pooled = {name: value for name, value in report["pooled"].items() if name != "confusion"}
     folds = [{"name": fold["name"]} | {n: fold["metrics"][n] for n in _HEADLINE} for fold in report["folds"]]
-    return {**report, "pooled": pooled, "folds": folds}
+    error = {"error": report["calibration"]["error"]}
+    return {**report, "pooled": pooled, "folds": folds, "calibration": error}

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from emolib.corpora import labels, splits
+from emolib.errors import SettingsError
 from emolib.features.store import FeatureStore
 from emolib.learning import bundle
 from emolib.learning.batches import usable_rows
+from emolib.learning.calibration import abstention_threshold
+from emolib.report.card import card, read_evaluations
+from emolib.storage import resolve
 from jobs.console import Result, say, table
+
+if TYPE_CHECKING:
+    from emolib.learning.training import Trained
 
 TaskOption = Annotated[
     Literal["emotion2", "emotion3", "emotion8", "native"],
@@ -21,6 +29,14 @@ TaskOption = Annotated[
 ]
 ArchitectureOption = Annotated[
     Literal["default", "article"], Parameter(help="The network: the project's own, or the article's CNN.")
+]
+
+PrecisionOption = Annotated[
+    float | None,
+    Parameter(
+        validator=validators.Number(gt=0, lt=1),
+        help="Share of the labels that should be right; a window that the model is less sure of gets none.",
+    ),
 ]
 
 
@@ -32,10 +48,13 @@ def train(
     architecture: ArchitectureOption = "default",
     seed: NonNegativeInt = 0,
     epochs: PositiveInt | None = None,
+    precision: PrecisionOption = None,
+    evaluations: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)] = (),
 ) -> Result:
     """Train a model on a feature store and write its bundle.
 
-    Some speakers are set aside to decide when to stop; the model never learns from them.
+    Some speakers are set aside; the model never learns from them. They say how sure it may be of itself. A training
+    that was killed goes on after its last whole epoch when the same command is run again.
 
     Parameters
     ----------
@@ -46,10 +65,13 @@ def train(
     seed
         Decides weights, order and the speakers set aside; the same seed gives the same model on the same machine.
     epochs
-        At most so many passes over the store.
+        Passes over the store; without it as many as the architecture's recipe says.
+    evaluations
+        Folders that `emolib evaluate` made of the same task, architecture and store settings: for the model card.
     """
     bundle.refuse_existing(model)
     opened = FeatureStore.open(store)
+    judged = read_evaluations(evaluations, task=task, architecture=architecture, fingerprint=opened.fingerprint)
     windows = opened.windows
     scheme = labels.scheme(task, windows)
     numbers = np.where(usable_rows(opened), labels.label(windows, scheme), -1)
@@ -67,15 +89,22 @@ def train(
         architecture=architecture,
         seed=seed,
         epochs=epochs,
+        checkpoint=resolve(model) / bundle.CHECKPOINT,
         on_epoch=say_epoch,
     )
+    least = None if precision is None else _threshold(trained, precision)
     with warnings.catch_warnings():
         # keras 3.15 asks numpy for a name that tf2onnx misses: nothing that a user could mend.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        saved = bundle.save(model, trained)
+        saved = bundle.save(
+            model,
+            trained,
+            abstention_threshold=least,
+            pages=partial(card, history=trained.history, evaluations=judged),
+        )
     found = trained.metrics
     rows = [[name, each["support"], each["recall"], each["precision"]] for name, each in found["per_class"].items()]
-    table("speakers set aside (they chose the epoch)", ["class", "utterances", "recall", "precision"], rows)
+    table("speakers set aside", ["class", "utterances", "recall", "precision"], rows)
     return Result(
         {
             "job": "train",
@@ -84,15 +113,34 @@ def train(
             "task": task,
             "architecture": architecture,
             "epochs": trained.training["epochs"],
+            "temperature": round(trained.temperature, 3),
+            "abstention_threshold": least,
             "validation": {name: round(found[name], 4) for name in ("n", "accuracy", "uar", "macro_f1")},
             "validation_speakers": trained.training["validation_speakers"],
         }
     )
 
 
-def say_epoch(entry: dict[str, float]) -> None:
-    """Print how an epoch went."""
+def _threshold(trained: Trained, precision: float) -> float:
+    """Return the confidence from which on the labels of the validation windows have a precision."""
+    confidence, correct = trained.confidence()
+    found = abstention_threshold(confidence, correct, precision)
+    if found is None:
+        raise SettingsError(
+            f"a precision of {precision:g} is not reached by any threshold, found {correct.mean():.3f} when every "
+            "window gets a label; ask for less, or train on more speakers"
+        )
     say(
-        f"epoch {entry['epoch']:.0f}: loss {entry['loss']:.3f}, set aside: loss {entry['val_loss']:.3f}, "
-        f"UAR {entry['val_uar']:.3f} ({entry['seconds']:.1f} s)"
+        f"labels are given from a confidence of {found.threshold:.3f} on: {found.precision:.1%} of them are right, "
+        f"{found.coverage:.1%} of the windows get one (windows of the speakers set aside)"
+    )
+    return found.threshold
+
+
+def say_epoch(entry: dict[str, float]) -> None:
+    """Print how an epoch went, and how long the rest will take if it goes on so."""
+    left_s = (entry["epochs"] - entry["epoch"]) * entry["seconds"]
+    say(
+        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}, set aside: loss "
+        f"{entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f} ({entry['seconds']:.1f} s, {left_s / 60:.1f} min left)"
     )

@@ -72,7 +72,7 @@ def mfcc(
     --------
     >>> from emolib.config import TELEPHONE
     >>> mfcc(np.zeros(8000, np.float32), config=TELEPHONE.features).shape
-    (61, 20)
+    (61, 40)
     """
     signal = _checked(signal)
     frames = frame_count(signal.size, config=config)
@@ -106,7 +106,7 @@ class MfccStream:
     >>> from emolib.config import TELEPHONE
     >>> stream = MfccStream(config=TELEPHONE.features)
     >>> [stream.push(np.zeros(samples, np.float32)).shape for samples in (200, 200, 128)]
-    [(0, 20), (2, 20), (1, 20)]
+    [(0, 40), (2, 40), (1, 40)]
     """
 
     def __init__(self, *, config: MfccConfig) -> None:

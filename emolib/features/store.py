@@ -80,7 +80,7 @@ class FeatureStore:
     ...     utterance_id="a", window=0, corpus="c", speaker="s", gender=None, emotion="sad", uri="a.wav", channel=None,
     ...     start_s=0.0, end_s=4.0, variant="clean", content_hash="0", code="ok", message=None)])
     >>> store = FeatureStore.create("memory://doctest/S.zarr", profile=TELEPHONE, windows=rows)
-    >>> store.write_shard(0, np.ones((1, 249, 20), np.float32), np.array([249]), np.array([1]))
+    >>> store.write_shard(0, np.ones((1, 249, 40), np.float32), np.array([249]), np.array([1]))
     >>> FeatureStore.open("memory://doctest/S.zarr").status().tolist()
     [1]
     """

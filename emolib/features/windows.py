@@ -65,7 +65,7 @@ def windowed_features(signal: NDArray[np.float32], *, features: FeatureConfig, w
     >>> from emolib.config import TELEPHONE
     >>> minute = np.zeros(60 * 8000, np.float32)
     >>> windowed_features(minute, features=TELEPHONE.features, windows=TELEPHONE.windows).features.shape
-    (29, 249, 20)
+    (29, 249, 40)
     """
     return WindowStream(features=features, windows=windows).push(signal, last=True)
 

@@ -104,21 +104,19 @@ def coverage_curve(
     return figure
 
 
-def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int) -> Figure:
+def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draw how a training went: the losses left, the validation speakers' UAR right.
 
     Parameters
     ----------
     history
         For each epoch ``epoch``, ``loss``, ``val_loss`` and ``val_uar``.
-    best_epoch
-        The epoch whose weights were taken.
 
     Examples
     --------
     >>> epochs = [{"epoch": 1, "loss": 2.0, "val_loss": 2.1, "val_uar": 0.2},
     ...           {"epoch": 2, "loss": 1.5, "val_loss": 1.8, "val_uar": 0.4}]
-    >>> [axes.get_ylabel() for axes in training_curves(epochs, best_epoch=2).axes]
+    >>> [axes.get_ylabel() for axes in training_curves(epochs).axes]
     ['loss', 'UAR']
     """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
@@ -130,7 +128,6 @@ def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int) 
         (right, "UAR", (("val_uar", "validation", POSITIVE),)),
     ):
         axes.margins(y=0.1)
-        axes.axvline(best_epoch, color=NEUTRAL, linewidth=1, linestyle="--")
         for key, name, colour in series:
             axes.plot(epochs, [entry[key] for entry in history], dots, color=colour, linewidth=1.5, label=name)
         axes.set_xlabel("epoch")
@@ -141,5 +138,4 @@ def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int) 
         axes.legend(frameon=False, fontsize=9)
         plain(axes)
     right.set_ylim(0, 1)
-    right.set_title(f"taken: epoch {best_epoch}", fontsize=9, color=INK)
     return figure

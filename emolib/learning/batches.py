@@ -27,7 +27,7 @@ _POOL_SHARDS = 4
 # Batches made before they are asked for: the time that they take to train is there to read the next pool.
 _BATCHES_AHEAD = 8
 # Of features in memory: 50,000 windows of the profile telephone, a day of sound.
-_MEMORY_BYTES = 2**30
+_MEMORY_BYTES = 2**31
 
 
 class Shards(Protocol):
@@ -53,7 +53,7 @@ class InMemory:
     store
         Complete: what is in memory does not see later changes.
     memory_bytes
-        What its features may take, 1 GiB unless told.
+        What its features may take, 2 GiB unless told.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class InMemory:
     >>> store = FeatureStore.create("memory://in_memory/S.zarr", profile=TELEPHONE, windows=rows)
     >>> features, valid_frames = InMemory(store).read(0, 1)
     >>> features.shape, valid_frames.shape
-    ((1, 249, 20), (1,))
+    ((1, 249, 40), (1,))
     """
 
     def __init__(self, store: Shards, *, memory_bytes: int = _MEMORY_BYTES) -> None:

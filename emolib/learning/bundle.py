@@ -3,6 +3,7 @@
     model.keras   the master, for further training
     model.onnx    what workers run: ONNX Runtime starts in half a second, TensorFlow in fifteen
     golden.npz    synthetic signals with the features and probabilities that every machine must reproduce
+    card.html     for people: data, figures, what it must not be used for; card.json the same for machines
     bundle.json   what the model is; written last, so a folder without it is no bundle
 
 ``model_id`` is the hash of the weights and of every setting that changes a probability or a label. Two exports of one
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +29,15 @@ from emolib.config import Profile, Settings, fingerprint, parse
 from emolib.corpora.labels import LabelScheme, Polarity
 from emolib.errors import EmolibError, GoldenCheckError, SettingsError
 from emolib.features.windows import windowed_features
+from emolib.learning.calibration import soften
 from emolib.storage import AnyPath, read_json, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
     from emolib.learning.training import Trained
 
 SCHEMA_VERSION = 1
+CHECKPOINT = "training.npz"
+"""Name of the file in a bundle's folder that keeps the state of a training until it ends."""
 
 _GOLDEN_TOLERANCE = 1e-3
 _ONNX_TOLERANCE = 1e-5
@@ -152,11 +157,7 @@ class ModelBundle:
             Shape ``(window, class)``.
         """
         probabilities = _run(self._session, features, valid_frames, batch=batch)
-        if self.temperature == 1.0 or not len(probabilities):
-            return probabilities
-        softened: NDArray[np.float64] = probabilities.astype(np.float64) ** (1.0 / self.temperature)
-        softened /= softened.sum(axis=1, keepdims=True)
-        return softened.astype(np.float32)
+        return soften(probabilities, self.temperature)
 
     def check_golden(self) -> None:
         """Check that this machine reproduces the features and probabilities that the bundle was made with.
@@ -186,8 +187,23 @@ class ModelBundle:
                 )
 
 
-def save(path: AnyPath, trained: Trained) -> ModelBundle:
+def save(
+    path: AnyPath,
+    trained: Trained,
+    *,
+    abstention_threshold: float | None = None,
+    pages: Callable[[dict[str, Any]], Mapping[str, bytes]] | None = None,
+) -> ModelBundle:
     """Write a trained network as a bundle, its twin checked against it, and load it.
+
+    Parameters
+    ----------
+    path
+        A new folder; the checkpoint of the training may lie there (see `refuse_existing`).
+    abstention_threshold
+        Below this confidence a window gets no label.
+    pages
+        Makes files for people from what `bundle.json` will hold, by their names.
 
     Raises
     ------
@@ -230,6 +246,8 @@ def save(path: AnyPath, trained: Trained) -> ModelBundle:
         ),
         profile=profile,
         fingerprint=profile.fingerprint,
+        temperature=trained.temperature,
+        abstention_threshold=abstention_threshold,
         training=trained.training,
         metrics=trained.metrics,
         versions={
@@ -239,9 +257,11 @@ def save(path: AnyPath, trained: Trained) -> ModelBundle:
         digests={"weights": _digest(weights), **{name: _digest(data) for name, data in files.items()}},
     )
     manifest = manifest.model_copy(update={"model_id": manifest.identity()})
-    for name, data in files.items():
+    values = manifest.model_dump(mode="json")
+    for name, data in (files | dict(pages(values) if pages else {})).items():
         write_bytes(path / name, data)
-    write_json(path / "bundle.json", manifest.model_dump(mode="json"))
+    write_json(path / "bundle.json", values)
+    (path / CHECKPOINT).unlink(missing_ok=True)
     return ModelBundle.load(path)
 
 
@@ -251,10 +271,10 @@ def refuse_existing(path: AnyPath) -> None:
     Raises
     ------
     SettingsError
-        If anything lies there but an empty folder.
+        If anything lies there but an empty folder, or one with the checkpoint of a training that did not end.
     """
     path = resolve(path)
-    if path.is_file() or (path.is_dir() and next(path.iterdir(), None) is not None):
+    if path.is_file() or (path.is_dir() and any(entry.name != CHECKPOINT for entry in path.iterdir())):
         raise SettingsError(f"{path} exists, expected a new folder: name another --model, or remove it")
 
 

@@ -1,27 +1,25 @@
-"""How good a model is: metrics, and cross-validation under a protocol.
+"""How good a model is: metrics, and what a cross-validation found.
 
 Everything is judged by utterance: its prediction is the mean of its windows' probabilities, weighted by their real
-frames. The headline is pooled over the folds' test utterances; mean and deviation of the folds stand beside it.
+frames. The headline is pooled over the folds' clean test utterances, with intervals over speakers; mean and deviation
+of the folds stand beside it.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emolib.corpora import labels as schemes, splits
-from emolib.errors import Code, Outcome
-from emolib.learning.batches import usable_rows
-
-if TYPE_CHECKING:
-    from emolib.features.store import FeatureStore
+from emolib.config import CLEAN
+from emolib.corpora import splits
+from emolib.learning import calibration
+from emolib.learning.intervals import speaker_intervals
+from emolib.sound.variants import VARIANTS
 
 _HEADLINE = ("accuracy", "uar", "macro_f1")
 
@@ -128,6 +126,12 @@ def metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def numbers(table: pd.DataFrame, classes: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the probabilities ``(utterance, class)`` and the true classes ``(utterance,)`` of a table as numbers."""
+    number = {name: index for index, name in enumerate(classes)}
+    return table[[f"p_{name}" for name in classes]].to_numpy(np.float64), table["true"].map(number).to_numpy(np.int64)
+
+
 def counts(windows: pd.DataFrame) -> dict[str, int]:
     """Return how many utterances, windows and speakers some rows of a store hold."""
     return {
@@ -146,11 +150,17 @@ class FoldResult:
     name
         As the protocol calls it.
     train, validation, test
-        Numbers of utterances, windows and speakers.
+        Numbers of utterances, windows and speakers; copies of an utterance count as windows.
+    validation_speakers
+        Who was set aside, as ``corpus/speaker``.
     metrics
-        Of its test utterances (see `metrics`).
-    epochs, best_epoch
-        How long it was trained, and the epoch whose weights were taken.
+        Of its clean test utterances (see `metrics`).
+    epochs
+        How long it was trained.
+    temperature
+        Found on the validation utterances; the predictions are softened by it.
+    thresholds
+        For each precision of `PRECISIONS`, the confidence that gives it on the validation utterances; None: none does.
     seconds
         Time that it took.
     """
@@ -158,11 +168,17 @@ class FoldResult:
     name: str
     train: dict[str, int]
     validation: dict[str, int]
+    validation_speakers: list[str]
     test: dict[str, int]
     metrics: dict[str, Any]
     epochs: int
-    best_epoch: int
+    temperature: float
+    thresholds: list[float | None]
     seconds: float
+
+
+PRECISIONS = (0.7, 0.8, 0.9)
+"""What may be wanted of the labels that are given, in the table of abstention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +193,18 @@ class Evaluation:
         Of the task, in the order of the confusion matrices.
     speaker_independent
         Whether no fold tested a speaker whom it had learnt from: found in the folds, not taken from their name.
+    corpora
+        Those that were learnt from.
+    copies
+        The variants that were learnt from beside the clean recordings.
     folds
         One result each.
     predictions
-        One row per test utterance: ``utterance_id``, ``variant``, ``corpus``, ``speaker``, ``gender``, ``true``,
-        ``predicted``, ``p_<class>`` for each class, ``fold``.
+        One row per test utterance and variant: ``utterance_id``, ``variant``, ``corpus``, ``speaker``, ``gender``,
+        ``true``, ``predicted``, ``p_<class>`` for each class, softened; ``baseline``, what the support vector machine
+        says; ``fold``.
+    uncalibrated_error
+        Expected calibration error of the clean test utterances before they were softened.
     left_out
         Numbers of utterances that no fold tested, by reason: a code, ``no_label`` or ``not_in_protocol``.
     """
@@ -193,13 +216,21 @@ class Evaluation:
     seed: int
     classes: tuple[str, ...]
     speaker_independent: bool
+    corpora: tuple[str, ...]
+    copies: tuple[str, ...]
     folds: list[FoldResult]
     predictions: pd.DataFrame
+    uncalibrated_error: float
     left_out: dict[str, int]
+
+    @property
+    def clean(self) -> pd.DataFrame:
+        """The rows of `predictions` that are no copies: all figures are of these, unless they name a variant."""
+        return self.predictions[self.predictions["variant"] == CLEAN]
 
     def report(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; figures of parts stand beside the pooled headline."""
-        table = self.predictions
+        table = self.clean
         by_fold = pd.DataFrame([fold.metrics for fold in self.folds])[list(_HEADLINE)]
         report = {
             "task": self.task,
@@ -208,131 +239,86 @@ class Evaluation:
             "speaker_independent": self.speaker_independent,
             "architecture": self.architecture,
             "profile": self.profile,
+            "learnt_from": {"corpora": list(self.corpora), "copies": list(self.copies)},
             "seed": self.seed,
             "classes": list(self.classes),
-            "pooled": metrics(table, self.classes),
+            "pooled": {**metrics(table, self.classes), "intervals": self._intervals(table, "predicted")},
+            "baseline": self._headline(table, "baseline"),
             "fold_mean": by_fold.mean().to_dict(),
             "fold_std": by_fold.std(ddof=0).to_dict(),
             "per_corpus": self._by("corpus"),
             "per_gender": self._by("gender"),
+            "variants": self._variants(),
+            "calibration": self._calibration(),
+            "abstention": self._abstention(),
             "folds": [asdict(fold) for fold in self.folds],
             "left_out": self.left_out,
         }
         # Of TESS's two speakers each says the same 200 words in every emotion: it flatters every model.
         tess = table["corpus"] == "tess"
         if tess.any() and not tess.all():
-            report["without_tess"] = self._headline(table[~tess])
+            report["without_tess"] = self._beside(table[~tess])
         return report
 
-    def _by(self, column: str) -> dict[str, dict[str, float]]:
-        values = self.predictions[column].fillna("unknown")
-        return {str(value): self._headline(part) for value, part in self.predictions.groupby(values)}
+    def _by(self, column: str) -> dict[str, dict[str, Any]]:
+        values = self.clean[column].fillna("unknown")
+        return {str(value): self._beside(part) for value, part in self.clean.groupby(values)}
 
-    def _headline(self, table: pd.DataFrame) -> dict[str, float]:
-        found = metrics(table, self.classes)
-        return {name: found[name] for name in ("n", *_HEADLINE)}
+    def _beside(self, table: pd.DataFrame) -> dict[str, Any]:
+        """Return the headline of some utterances, with the baseline's beside it."""
+        return {**self._headline(table, "predicted"), "baseline": self._headline(table, "baseline")}
 
+    def _headline(self, table: pd.DataFrame, column: str) -> dict[str, Any]:
+        found = metrics(table.assign(predicted=table[column]), self.classes)
+        return {name: found[name] for name in ("n", *_HEADLINE)} | {"intervals": self._intervals(table, column)}
 
-def cross_validate(
-    store: FeatureStore,
-    *,
-    task: str,
-    protocol: str,
-    architecture: str,
-    seed: int,
-    epochs: int | None = None,
-    on_fold: Callable[[FoldResult], None] | None = None,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> Evaluation:
-    """Train and test an architecture, fold by fold.
-
-    Of each fold's training part some speakers are set aside to stop by (under `random5`: some utterances), so nothing
-    is chosen by what it is tested on.
-
-    Parameters
-    ----------
-    store
-        Complete (see `FeatureStore.finish`).
-    task
-        One of `emolib.corpora.labels.TASKS`.
-    protocol
-        One of `emolib.corpora.splits.PROTOCOLS`.
-    architecture, seed, epochs
-        As for `emolib.learning.training.fit`.
-    on_fold, on_epoch
-        Called with the result of each fold and the history's entry of each epoch.
-
-    Raises
-    ------
-    SettingsError
-        If the task, protocol or architecture is unknown or does not suit what the store holds, or TensorFlow is not
-        installed.
-    """
-    windows = store.windows
-    scheme = schemes.scheme(task, windows)
-    of_task = schemes.label(windows, scheme)
-    labels = np.where(usable_rows(store), of_task, -1)
-    folds = splits.folds(protocol, windows, labels)
-    by = splits.validation_by(protocol)
-    # All checks that need no training come first: TensorFlow takes long to start.
-    asides = [splits.validation(windows, labels, fold.train, seed=seed, by=by) for fold in folds]
-    from emolib.learning import training
-
-    speakers = windows["corpus"] + "/" + windows["speaker"]
-    results, tables = [], []
-    for fold, aside in zip(folds, asides, strict=True):
-        began = time.monotonic()
-        train, test = fold.train & ~aside, np.flatnonzero(fold.test)
-        trained = training.fit(
-            store,
-            scheme=scheme,
-            labels=labels,
-            train=train,
-            validation=aside,
-            architecture=architecture,
-            seed=seed,
-            epochs=epochs,
-            on_epoch=on_epoch,
+    def _intervals(self, table: pd.DataFrame, column: str) -> dict[str, tuple[float, float]] | None:
+        number = {name: index for index, name in enumerate(self.classes)}
+        return speaker_intervals(
+            table["true"].map(number).to_numpy(),
+            table[column].map(number).to_numpy(),
+            table["corpus"] + "/" + table["speaker"],
+            classes=len(self.classes),
         )
-        found = utterance_predictions(
-            windows.iloc[test], labels[test], *training.predict(trained.model, store, test), classes=scheme.classes
-        )
-        result = FoldResult(
-            name=fold.name,
-            train=counts(windows[train]),
-            validation=counts(windows[aside]),
-            test=counts(windows.iloc[test]),
-            metrics=metrics(found, scheme.classes),
-            epochs=trained.training["epochs"],
-            best_epoch=trained.training["best_epoch"],
-            seconds=round(time.monotonic() - began, 1),
-        )
-        results.append(result)
-        tables.append(found.assign(fold=fold.name))
-        if on_fold is not None:
-            on_fold(result)
-    predictions = pd.concat(tables, ignore_index=True)
-    return Evaluation(
-        task=task,
-        protocol=protocol,
-        architecture=architecture,
-        profile=store.profile.name,
-        seed=seed,
-        classes=scheme.classes,
-        speaker_independent=not any(set(speakers[fold.train]) & set(speakers[fold.test]) for fold in folds),
-        folds=results,
-        predictions=predictions,
-        left_out=_left_out(store, windows[of_task >= 0], predictions),
-    )
+
+    def _variants(self) -> dict[str, dict[str, float]]:
+        """Return accuracy and recall of each variant, and how many points less that is than of the same clean ones."""
+        found: dict[str, dict[str, float]] = {}
+        there = dict(iter(self.predictions.groupby("variant")))
+        for variant in sorted(there, key=[CLEAN, *VARIANTS].index):
+            part = there[variant]
+            same = self.clean[self.clean["utterance_id"].isin(part["utterance_id"])]
+            whole, clean = metrics(part, self.classes), metrics(same, self.classes)
+            found[variant] = {name: whole[name] for name in ("n", "accuracy", "uar")} | {
+                "drop": 100 * (clean["uar"] - whole["uar"])
+            }
+        return found
+
+    def _calibration(self) -> dict[str, Any]:
+        probabilities, labels = numbers(self.clean, self.classes)
+        return {
+            "error": calibration.expected_calibration_error(probabilities, labels),
+            "uncalibrated_error": self.uncalibrated_error,
+            "temperatures": [fold.temperature for fold in self.folds],
+            "reliability": _plain(calibration.reliability(probabilities, labels)),
+        }
+
+    def _abstention(self) -> list[dict[str, float | None]]:
+        """Return what the thresholds of the validation utterances came to on the test utterances."""
+        confidence = numbers(self.clean, self.classes)[0].max(axis=1)
+        right = (self.clean["predicted"] == self.clean["true"]).to_numpy()
+        rows: list[dict[str, float | None]] = []
+        for place, wanted in enumerate(PRECISIONS):
+            threshold = {fold.name: fold.thresholds[place] for fold in self.folds}
+            least = self.clean["fold"].map(threshold).to_numpy(np.float64)  # not a number, where none was found
+            kept = confidence >= least
+            found = float(right[kept].mean()) if kept.any() else None
+            rows.append({"wanted": wanted, "precision": found, "coverage": float(kept.mean())})
+        return rows
 
 
-def _left_out(store: FeatureStore, labelled: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, int]:
-    """Count the utterances that were not tested, by reason."""
-    codes = store.utterance_codes()
-    codes = codes[~codes.index.duplicated() & ~codes.index.isin(predictions["utterance_id"])]
-    has_class = codes.index.isin(labelled["utterance_id"])
-    reasons = Counter(
-        code if Code(code).outcome is not Outcome.SCORED else "not_in_protocol" if known else "no_label"
-        for code, known in zip(codes, has_class, strict=True)
-    )
-    return dict(sorted(reasons.items()))
+def _plain(found: calibration.Reliability) -> dict[str, list[float | None]]:
+    """Return a reliability as plain values; JSON has no word for what is not a number."""
+    return {
+        name: [None if np.isnan(value) else float(value) for value in values] for name, values in asdict(found).items()
+    }

@@ -19,7 +19,10 @@ import tensorflow
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from emolib.config import Profile
 from emolib.errors import SettingsError
+from emolib.features.windows import window_shape
+from emolib.learning import augmentation
 
 # Pinned, so that a newer exporter does not ask for a newer ONNX Runtime on the workers than they have.
 _OPSET = 15
@@ -44,12 +47,52 @@ class Standardize(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="emolib")
-class MaskPadding(layers.Layer):
-    """Set the frames that are padding to zero, whatever they held."""
+class Speech(layers.Layer):
+    """Tell speech from the silence before and after it: 1 from the first to the last loud frame of a window, else 0.
+
+    Parameters
+    ----------
+    range
+        How far below the loudest frame a loud one may lie, in the units of the first coefficient.
+    """
+
+    def __init__(self, *, range: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.range = range
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `keras` needs to make the layer again."""
+        return {**super().get_config(), "range": self.range}
+
+    def span(self, features: Any, valid_frames: Any) -> tuple[Any, Any]:
+        """Return the first and the last loud frame of each window, int32 ``(window,)``."""
+        frame = ops.arange(features.shape[1], dtype="int32")
+        real = frame < ops.expand_dims(ops.cast(valid_frames, "int32"), 1)
+        level = ops.where(real, features[:, :, 0], -1e30)
+        loud = level >= ops.max(level, axis=1, keepdims=True) - self.range
+        last = ops.max(ops.where(loud, frame, 0), axis=1)
+        return ops.min(ops.where(loud, frame, features.shape[1]), axis=1), last
 
     def call(self, features: Any, valid_frames: Any) -> Any:
-        """Map ``(window, frame, coefficient)`` and ``(window,)`` to ``(window, frame, coefficient)``."""
-        return features * _real(features, valid_frames, stride=1)
+        """Map ``(window, frame, coefficient)`` and ``(window,)`` to ``(window, frame, 1)``."""
+        first, last = self.span(features, valid_frames)
+        frame = ops.expand_dims(ops.arange(features.shape[1], dtype="int32"), 0)
+        speech = (frame >= ops.expand_dims(first, 1)) & (frame <= ops.expand_dims(last, 1))
+        return ops.expand_dims(ops.cast(speech, "float32"), -1)
+
+
+@keras.saving.register_keras_serializable(package="emolib")
+class RelativeLevel(layers.Layer):
+    """Make the first coefficient, the level, relative to its mean over speech; set what is no speech to zero.
+
+    How loud a recording is says how far the microphone was; how loud its parts are says how they were spoken.
+    """
+
+    def call(self, features: Any, speech: Any) -> Any:
+        """Map ``(window, frame, coefficient)`` and ``(window, frame, 1)`` to ``(window, frame, coefficient)``."""
+        level = features[:, :, :1]
+        mean = ops.sum(level * speech, axis=1, keepdims=True) / ops.sum(speech, axis=1, keepdims=True)
+        return ops.concatenate([level - mean, features[:, :, 1:]], axis=-1) * speech
 
 
 @keras.saving.register_keras_serializable(package="emolib")
@@ -63,39 +106,51 @@ class Deltas(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="emolib")
-class Statistics(layers.Layer):
-    """Mean and standard deviation over the real frames.
+class AttentiveStatistics(layers.Layer):
+    """Mean and standard deviation over speech, and a mean in which each channel weighs the frames that it attends to.
+
+    Okabe, Koshinaka and Shinoda 2018, "Attentive statistics pooling for deep speaker embedding".
 
     Parameters
     ----------
     stride
-        Input frames per frame of the layer's input. A frame is real if the first input frame it stands for is.
+        Frames of speech per frame of the layer's input. A frame is speech if the first frame it stands for is.
+    units
+        Width of the attention's hidden layer.
     """
 
-    def __init__(self, *, stride: int, **kwargs: Any) -> None:
+    def __init__(self, *, stride: int, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.stride = stride
+        self.stride, self.units = stride, units
+
+    def build(self, features_shape: tuple[int | None, ...], speech_shape: tuple[int | None, ...]) -> None:
+        """Create the layers of the attention."""
+        del speech_shape
+        self.inner = layers.Dense(self.units, activation="tanh")
+        self.outer = layers.Dense(features_shape[-1])
+        self.inner.build(features_shape)
+        self.outer.build((*features_shape[:-1], self.units))
 
     def get_config(self) -> dict[str, Any]:
         """Return what `keras` needs to make the layer again."""
-        return {**super().get_config(), "stride": self.stride}
+        return {**super().get_config(), "stride": self.stride, "units": self.units}
 
-    def call(self, features: Any, valid_frames: Any) -> Any:
-        """Map ``(window, frame, channel)`` and ``(window,)`` to ``(window, 2 * channel)``."""
-        real = _real(features, valid_frames, stride=self.stride)
-        count = ops.maximum(ops.sum(real, axis=1), 1.0)
-        mean = ops.sum(features * real, axis=1) / count
-        distance = (features - ops.expand_dims(mean, 1)) * real
+    def call(self, features: Any, speech: Any) -> Any:
+        """Map ``(window, frame, channel)`` and ``(window, frame * stride, 1)`` to ``(window, 3 * channel)``."""
+        speech = speech[:, :: self.stride]
+        count = ops.maximum(ops.sum(speech, axis=1), 1.0)
+        mean = ops.sum(features * speech, axis=1) / count
+        distance = (features - ops.expand_dims(mean, 1)) * speech
         # The small term keeps the gradient of the root finite where nothing varies.
-        deviation = ops.sqrt(ops.sum(ops.square(distance), axis=1) / count + 1e-6)
-        return ops.concatenate([mean, deviation], axis=-1)
+        deviation = ops.sqrt(ops.sum(ops.square(distance), axis=1) / count + 1e-5)
+        attention = ops.softmax(self.outer(self.inner(features)) - 1e9 * (1.0 - speech), axis=1)
+        return ops.concatenate([mean, deviation, ops.sum(features * attention, axis=1)], axis=-1)
 
 
 def build(
     architecture: str,
     *,
-    frames: int,
-    coefficients: int,
+    profile: Profile,
     classes: int,
     mean: NDArray[np.float32],
     scale: NDArray[np.float32],
@@ -107,8 +162,8 @@ def build(
     ----------
     architecture
         One of `ARCHITECTURES`.
-    frames, coefficients
-        Shape of a window's features.
+    profile
+        Says what a window's features are.
     classes
         How many classes the network tells apart.
     mean, scale
@@ -130,10 +185,11 @@ def build(
     if architecture not in _BODIES:
         raise SettingsError(f"architecture {architecture!r} found, expected one of {', '.join(ARCHITECTURES)}")
     keras.utils.set_random_seed(seed)
-    features = keras.Input((frames, coefficients), dtype="float32", name="features")
+    shape = window_shape(profile.features, profile.windows)
+    features = keras.Input(shape, dtype="float32", name="features")
     valid_frames = keras.Input((), dtype="int32", name="valid_frames")
     standardize = Standardize(name="standardize")
-    hidden = _BODIES[architecture](standardize(features), valid_frames)
+    hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile)
     probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(hidden)
     standardize.set_weights([mean, scale])
     return keras.Model({"features": features, "valid_frames": valid_frames}, probabilities, name=architecture)
@@ -173,13 +229,27 @@ def to_onnx(model: keras.Model) -> bytes:
     return bytes(graph.SerializeToString(deterministic=True))
 
 
-def _article(features: Any, valid_frames: Any) -> Any:
+def aligned(
+    model: keras.Model, features: NDArray[np.float32], valid_frames: NDArray[np.int32]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return windows that begin with their speech and end with it, where the network looks at nothing else.
+
+    To the network they are the same as before; but mixed with one another they are speech on speech.
+    """
+    layer = next((layer for layer in model.layers if isinstance(layer, Speech)), None)
+    if layer is None:
+        return features, valid_frames
+    first, last = layer.span(features, valid_frames)
+    return augmentation.aligned(features, np.asarray(first), np.asarray(last))
+
+
+def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:
     """Two blocks of convolution, pooling and dropout, then a dense layer; padding is seen as it is.
 
     ``valid_frames`` stays unused: the article pads its clips and knows no mask.
     """
-    del valid_frames
-    hidden = features
+    del features, valid_frames, profile
+    hidden = standardized
     for filters in (64, 128):
         hidden = layers.Conv1D(filters, 5, padding="same", activation="relu")(hidden)
         hidden = layers.MaxPool1D(4)(hidden)
@@ -189,45 +259,43 @@ def _article(features: Any, valid_frames: Any) -> Any:
     return layers.Dropout(0.3)(hidden)
 
 
-def _default(features: Any, valid_frames: Any) -> Any:
-    """Residual convolutions over coefficients and their deltas, pooled over the frames that are real sound."""
-    hidden = Deltas()(MaskPadding()(features, valid_frames))
+# Of the speech in a window: quieter frames before and after it are silence.
+_SPEECH_DB = 30.0
+_STRIDE, _FILTERS, _JOINED = 4, 64, 128
+
+
+def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:
+    """Residual dilated convolutions over coefficients and their deltas, all joined and pooled over speech."""
+    # The first coefficient is the sum of all bands in dB, over the root of their number.
+    speech = Speech(range=_SPEECH_DB * profile.features.n_mels**0.5)(features, valid_frames)
+    hidden = Deltas()(RelativeLevel()(standardized, speech))
     # The convolutions run over frames alone, but as images of height one: ONNX Runtime keeps images in the layout of
     # its fast kernels from the first convolution to the last, and turns a sequence round before and after each.
     hidden = layers.Reshape((1, *hidden.shape[1:]))(hidden)
-    # Every second frame: neighbours overlap by half, and an epoch takes a third of the time.
-    hidden = _normalised_convolution(hidden, 64, 5, strides=2)
-    hidden = layers.Activation("relu")(hidden)
-    stride = 2
-    for filters in (64, 128, 128):
-        hidden = _residual(hidden, filters)
-        hidden = layers.MaxPool2D((1, 2), padding="same")(hidden)
-        hidden = layers.SpatialDropout2D(0.1)(hidden)
-        stride *= 2
+    hidden = layers.Activation("relu")(_normalised_convolution(hidden, _FILTERS, 5, strides=_STRIDE))
+    levels = []
+    for dilation in (1, 2, 4, 8):
+        hidden = _residual(hidden, _FILTERS, dilation)
+        levels.append(hidden)
+    hidden = layers.Activation("relu")(_normalised_convolution(layers.Concatenate()(levels), _JOINED, 1))
     hidden = layers.Reshape(hidden.shape[2:])(hidden)
-    hidden = Statistics(stride=stride)(hidden, valid_frames)
-    return layers.Dropout(0.4)(hidden)
+    hidden = AttentiveStatistics(stride=_STRIDE, units=64)(hidden, speech)
+    return layers.Dropout(0.5)(hidden)
 
 
-def _residual(hidden: Any, filters: int) -> Any:
-    shortcut = hidden if hidden.shape[-1] == filters else layers.Conv2D(filters, 1)(hidden)
-    hidden = _normalised_convolution(hidden, filters, 3)
-    hidden = layers.Activation("relu")(hidden)
-    hidden = _normalised_convolution(hidden, filters, 3)
+def _residual(hidden: Any, filters: int, dilation: int) -> Any:
+    shortcut = hidden
+    hidden = layers.Activation("relu")(_normalised_convolution(hidden, filters, 3, dilation=dilation))
+    hidden = layers.SpatialDropout2D(0.1)(hidden)
+    hidden = _normalised_convolution(hidden, filters, 3, dilation=dilation)
     return layers.Activation("relu")(layers.Add()([shortcut, hidden]))
 
 
-def _normalised_convolution(hidden: Any, filters: int, width: int, *, strides: int = 1) -> Any:
-    hidden = layers.Conv2D(filters, (1, width), strides=(1, strides), padding="same", use_bias=False)(hidden)
+def _normalised_convolution(hidden: Any, filters: int, width: int, *, strides: int = 1, dilation: int = 1) -> Any:
+    over_frames = {"strides": (1, strides), "dilation_rate": (1, dilation), "padding": "same", "use_bias": False}
+    hidden = layers.Conv2D(filters, (1, width), **over_frames)(hidden)
     # Keras's own momentum of 0.99 needs hundreds of steps; a small corpus has a dozen in an epoch.
     return layers.BatchNormalization(momentum=0.9)(hidden)
-
-
-def _real(features: Any, valid_frames: Any, *, stride: int) -> Any:
-    """Return 1 for frames of real sound and 0 for padding, shape ``(window, frame, 1)``."""
-    begins = ops.arange(features.shape[1], dtype="int32") * stride
-    real = ops.expand_dims(begins, 0) < ops.expand_dims(ops.cast(valid_frames, "int32"), 1)
-    return ops.expand_dims(ops.cast(real, "float32"), -1)
 
 
 def _slope(features: Any) -> Any:
@@ -239,5 +307,5 @@ def _slope(features: Any) -> Any:
     return (near + 2.0 * far) / 10.0
 
 
-_BODIES: dict[str, Callable[[Any, Any], Any]] = {"default": _default, "article": _article}
+_BODIES: dict[str, Callable[[Any, Any, Any, Profile], Any]] = {"default": _default, "article": _article}
 ARCHITECTURES = tuple(_BODIES)

@@ -11,15 +11,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emolib.config import Profile
+from emolib.config import CLEAN, Profile
 from emolib.errors import EmolibError, SettingsError
 from emolib.learning import evaluation
+from emolib.learning.augmentation import Augmentation, augmented
 from emolib.learning.batches import Batches, InMemory, Shards, in_order, usable_rows
+from emolib.learning.calibration import fit_temperature, soften
+from emolib.sound.variants import used_for
+from emolib.storage import AnyPath
 
 try:
     import keras
 
     from emolib.learning import model as networks
+    from emolib.learning.checkpoint import Checkpoint
 except ModuleNotFoundError as error:  # whoever imports this module wants to train; nothing else needs TensorFlow
     if error.name not in ("keras", "onnx", "tensorflow", "tf2onnx"):
         raise
@@ -31,13 +36,39 @@ if TYPE_CHECKING:
     from emolib.corpora.labels import LabelScheme
     from emolib.features.store import FeatureStore
 
-# Passes over the training rows, or more where those are so few that they would make too few steps (SAVEE, emotion8,
-# fold 1 of savee4: accuracy 0.20 when given 30 epochs, 0.66 when given 2000 steps).
-_EPOCHS, _STEPS = 30, 2000
-_BATCH_SIZE = 32
-# At the start; it falls to zero along a cosine over the epochs. A constant one costs the article's network 2 points of
-# accuracy (profile article, emotion2, fold 1 of random5: 0.873, falling 0.896).
-_LEARNING_RATE = 1e-3
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an architecture is trained.
+
+    Attributes
+    ----------
+    epochs, steps
+        Passes over the training rows, or more where those are so few that they would make fewer steps than this.
+    batch_size
+        Rows of a minibatch.
+    learning_rate
+        Of AdamW (Loshchilov and Hutter 2019). It rises over the first twentieth of the steps, and falls to zero along a
+        cosine.
+    weight_decay
+        Of AdamW.
+    augmentation
+        What is done to every minibatch.
+    """
+
+    epochs: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    augmentation: Augmentation
+
+
+# Found on validation speakers: docs in tests/benchmarks/README.md.
+RECIPES = {
+    "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation()),
+    "default": Recipe(12, 2400, 64, 1e-3, 1e-4, Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +78,43 @@ class Trained:
     Attributes
     ----------
     model
-        With the weights of its best epoch.
+        With the weights of its last epoch.
     scheme, profile
         What its outputs and its inputs are.
     training
-        The facts of the training: architecture, seed, store fingerprint, corpora, counts, validation speakers, epochs.
+        The facts of the training: architecture, seed, store fingerprint, corpora, variants, counts, validation
+        speakers, epochs.
+    temperature
+        By which its probabilities must be softened: found on the validation utterances.
+    windows
+        What it says of the validation windows, softened, float32 ``(window, class)``, and their true classes, int64
+        ``(window,)``.
+    validation
+        The same of utterances (see `emolib.learning.evaluation.utterance_predictions`).
     metrics
-        Of the validation utterances (see `emolib.learning.evaluation.metrics`), which chose the best epoch: they
-        flatter the model a little.
+        Of the validation utterances (see `emolib.learning.evaluation.metrics`). They chose nothing but the temperature.
     history
-        For each epoch ``epoch``, ``loss``, ``val_loss``, ``val_uar`` and ``seconds``.
+        For each epoch ``epoch``, ``epochs``, ``loss``, ``val_loss``, ``val_uar`` and ``seconds``.
     """
 
     model: keras.Model
     scheme: LabelScheme
     profile: Profile
     training: dict[str, Any]
+    temperature: float
+    windows: tuple[NDArray[np.float32], NDArray[np.int64]]
+    validation: pd.DataFrame
     metrics: dict[str, Any]
     history: list[dict[str, float]]
+
+    def confidence(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return how sure it is of the public class of each validation window, and whether that is the true one."""
+        probabilities, truth = self.windows
+        public = list(self.scheme.public_classes)
+        number = np.array([public.index(self.scheme.public[name]) for name in self.scheme.classes])
+        sums = np.zeros((len(probabilities), len(public)))
+        np.add.at(sums.T, number, probabilities.T)
+        return sums.max(axis=1).astype(np.float32), sums.argmax(axis=1) == number[truth]
 
 
 def fit(
@@ -77,13 +127,15 @@ def fit(
     architecture: str,
     seed: int,
     epochs: int | None = None,
+    checkpoint: AnyPath | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Trained:
-    """Train a network until the validation rows no longer gain from it.
+    """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
-    Classes weigh the same in the loss however often they occur: a row weighs ``n / (k * n_c)``, with ``n_c`` of ``n``
-    training rows in its class and ``k`` classes present. A class without training rows is not learnt. The same seed
-    gives the same weights on the same machine.
+    It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
+    are passed over (see `emolib.sound.variants`). Classes weigh the same in the loss however often they occur: a row
+    weighs ``n / (k * n_c)``, with ``n_c`` of ``n`` training rows in its class and ``k`` classes present. A class
+    without training rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
 
     Parameters
     ----------
@@ -94,27 +146,33 @@ def fit(
     labels
         Class of each row, ``(window,)``; -1 for none.
     train, validation
-        Which rows to learn from and which to stop by, bool ``(window,)``. Rows without a class or without numbers are
+        Which rows to learn from and which to watch, bool ``(window,)``. Rows without a class or without numbers are
         passed over.
     architecture
         One of `emolib.learning.model.ARCHITECTURES`.
     seed
-        Decides initial weights, dropout and the order of batches.
+        Decides initial weights, dropout, augmentation and the order of batches.
     epochs
-        At most so many, over which the learning rate falls; training stops when a third of them brought nothing. None:
-        30, or what 2000 steps take.
+        So many, over which the learning rate falls; None: as many as the recipe of the architecture says.
+    checkpoint
+        File that keeps the state after each epoch. What an interrupted training of the same kind left there is
+        continued.
     on_epoch
         Called after each epoch with its entry of the history.
 
     Raises
     ------
     SettingsError
-        If the store is not complete, fewer than two classes occur in training, or no row is left to validate with.
+        If the store is not complete, fewer than two classes occur in training, no row is left to validate with, or the
+        checkpoint is of another training.
     EmolibError
         If the loss is no longer a number.
     """
+    windows = store.windows
     taken = usable_rows(store) & (labels >= 0)
-    train_rows, validation_rows = np.flatnonzero(train & taken), np.flatnonzero(validation & taken)
+    learnt = np.array([used_for(variant, "training") for variant in windows["variant"]])
+    train_rows = np.flatnonzero(train & taken & learnt)
+    validation_rows = np.flatnonzero(validation & taken & (windows["variant"] == CLEAN).to_numpy())
     counts = np.bincount(labels[train_rows], minlength=len(scheme.classes))
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -123,36 +181,41 @@ def fit(
     if not len(validation_rows):
         raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
 
-    source = InMemory(store)
+    source, recipe = InMemory(store), RECIPES[architecture]
     mean, scale = _standardisation(source, train_rows)
-    _, frames, coefficients = store.shape
     model = networks.build(
-        architecture,
-        frames=frames,
-        coefficients=coefficients,
-        classes=len(scheme.classes),
-        mean=mean,
-        scale=scale,
-        seed=seed,
+        architecture, profile=store.profile, classes=len(scheme.classes), mean=mean, scale=scale, seed=seed
     )
     weights = np.zeros(len(counts), np.float32)
     weights[present] = len(train_rows) / (len(present) * counts[present])
-    batches = Batches(source, train_rows, labels, batch_size=_BATCH_SIZE, seed=seed)
-    epochs = epochs or max(_EPOCHS, -(-_STEPS // len(batches)))
-    rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, epochs * len(batches))
-    model.compile(optimizer=keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
+    batches = Batches(source, train_rows, labels, batch_size=recipe.batch_size, seed=seed)
+    epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
+    _compile(model, recipe, epochs * len(batches))
+    facts = {
+        "architecture": architecture,
+        "seed": seed,
+        "epochs": epochs,
+        "task": scheme.name,
+        "store_fingerprint": store.fingerprint,
+        "corpora": sorted(windows["corpus"].iloc[train_rows].unique()),
+        "variants": sorted(windows["variant"].iloc[train_rows].unique()),
+        "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},
+        "train": evaluation.counts(windows.iloc[train_rows]),
+        "validation": evaluation.counts(windows.iloc[validation_rows]),
+        "validation_speakers": _speakers(windows.iloc[validation_rows]),
+    }
 
-    history: list[dict[str, float]] = []
-    best, best_weights = 0, model.get_weights()
-    for epoch in range(1, epochs + 1):
+    state = None if checkpoint is None else Checkpoint(checkpoint, facts)
+    history = [] if state is None else state.restore(model)
+    for epoch in range(len(history) + 1, epochs + 1):
         began = time.monotonic()
-        fitted = model.fit(
-            _weighted(batches, epoch, weights), steps_per_epoch=len(batches), epochs=1, shuffle=False, verbose=0
-        )
+        examples = _examples(model, batches, epoch, weights, mean, recipe, seed)
+        fitted = model.fit(examples, steps_per_epoch=len(batches), epochs=1, shuffle=False, verbose=0)
         probabilities, _ = predict(model, source, validation_rows)
         loss, uar = _judge(probabilities, labels[validation_rows])
         entry = {
             "epoch": epoch,
+            "epochs": epochs,
             "loss": float(fitted.history["loss"][0]),
             "val_loss": loss,
             "val_uar": uar,
@@ -161,34 +224,29 @@ def fit(
         if not np.isfinite([entry["loss"], loss]).all():
             raise EmolibError(f"the loss is {entry['loss']} after epoch {epoch}, expected a number: check the features")
         history.append(entry)
+        if state is not None:
+            state.keep(model, history)
         if on_epoch is not None:
             on_epoch(entry)
-        if not best or _score(entry) > _score(history[best - 1]):
-            best, best_weights = epoch, model.get_weights()
-        elif epoch - best >= max(epochs // 3, 1):
-            break
-    model.set_weights(best_weights)
 
-    windows = store.windows
-    facts = {
-        "architecture": architecture,
-        "seed": seed,
-        "store_fingerprint": store.fingerprint,
-        "corpora": sorted(windows["corpus"].iloc[train_rows].unique()),
-        "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},
-        "train": evaluation.counts(windows.iloc[train_rows]),
-        "validation": evaluation.counts(windows.iloc[validation_rows]),
-        "validation_speakers": _speakers(windows.iloc[validation_rows]),
-        "epochs": len(history),
-        "best_epoch": best,
-    }
+    probabilities, valid_frames = predict(model, source, validation_rows)
+    truth = labels[validation_rows]
+    temperature = fit_temperature(probabilities, truth)
+    softened = soften(probabilities, temperature)
     table = evaluation.utterance_predictions(
-        windows.iloc[validation_rows],
-        labels[validation_rows],
-        *predict(model, source, validation_rows),
-        classes=scheme.classes,
+        windows.iloc[validation_rows], truth, softened, valid_frames, classes=scheme.classes
     )
-    return Trained(model, scheme, store.profile, facts, evaluation.metrics(table, scheme.classes), history)
+    return Trained(
+        model=model,
+        scheme=scheme,
+        profile=store.profile,
+        training=facts,
+        temperature=temperature,
+        windows=(softened, truth),
+        validation=table,
+        metrics=evaluation.metrics(table, scheme.classes),
+        history=history,
+    )
 
 
 def predict(
@@ -216,9 +274,37 @@ def predict(
     return np.concatenate(probabilities), np.concatenate(frames)
 
 
-def _weighted(batches: Batches, epoch: int, weights: NDArray[np.float32]) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+def _compile(model: keras.Model, recipe: Recipe, steps: int) -> None:
+    rise = steps // 20
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - rise, warmup_target=recipe.learning_rate, warmup_steps=rise
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay), loss="categorical_crossentropy"
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _examples(
+    model: keras.Model,
+    batches: Batches,
+    epoch: int,
+    weights: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    recipe: Recipe,
+    seed: int,
+) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    generator = np.random.default_rng([seed, epoch])
     for batch in batches.epoch(epoch):
-        yield {"features": batch.features, "valid_frames": batch.valid_frames}, batch.labels, weights[batch.labels]
+        made = augmented(
+            *networks.aligned(model, batch.features, batch.valid_frames),
+            batch.labels,
+            class_weights=weights,
+            hidden=mean,
+            how=recipe.augmentation,
+            generator=generator,
+        )
+        yield {"features": made.features, "valid_frames": made.valid_frames}, made.targets, made.weights
 
 
 def _standardisation(store: Shards, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -248,11 +334,6 @@ def _judge(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> tup
     )
     loss, recall = table.groupby("label").mean().mean()
     return float(loss), float(recall)
-
-
-def _score(entry: dict[str, float]) -> tuple[float, float]:
-    """By what epochs are compared: recall first, because a loss suffers from confidence before the labels do."""
-    return entry["val_uar"], -entry["val_loss"]
 
 
 def _speakers(windows: pd.DataFrame) -> list[str]:

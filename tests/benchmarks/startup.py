@@ -39,7 +39,7 @@ _LIBROSA_FEATURE = """
 import numpy as np, librosa
 librosa.feature.mfcc(
     y=np.random.default_rng(0).standard_normal(8000).astype(np.float32) / 10,
-    sr=8000, n_mfcc=20, n_fft=256, hop_length=128, center=False, n_mels=40, fmin=100,
+    sr=8000, n_mfcc=40, n_fft=256, hop_length=128, center=False, n_mels=40, fmin=100,
 )
 """
 _WINDOW = """
@@ -60,7 +60,7 @@ import librosa, keras
 import emolib.learning.model
 model = keras.saving.load_model(sys.argv[1] + "/model.keras")
 features = librosa.feature.mfcc(
-    y=signal, sr=8000, n_mfcc=20, n_fft=256, hop_length=128, center=False, n_mels=40, fmin=100,
+    y=signal, sr=8000, n_mfcc=40, n_fft=256, hop_length=128, center=False, n_mels=40, fmin=100,
 ).T[None]
 model.predict({{"features": features, "valid_frames": np.full(1, features.shape[1], np.int32)}}, verbose=0)
 """

@@ -167,6 +167,17 @@ def test_folds_of_which_nobody_is_there_are_left_out() -> None:
     assert not any((fold.train[mine] | fold.test[mine]).any() for fold in folds)
 
 
+def test_other_corpora_may_be_learnt_from_but_are_not_tested() -> None:
+    rows, labels = table(ACTORS)
+    savee = (rows["corpus"] == "savee").to_numpy()
+    folds = splits.folds("savee4", rows, labels, learn_from_others=True)
+    alone = splits.folds("savee4", rows, labels)
+    assert len(folds) == len(alone) == 4
+    for fold, own in zip(folds, alone, strict=True):
+        np.testing.assert_array_equal(fold.test, own.test)
+        np.testing.assert_array_equal(fold.train, own.train | ~savee)
+
+
 @pytest.mark.parametrize(
     ("protocol", "speakers", "message"),
     [
@@ -214,10 +225,10 @@ def test_validation_goes_by_speaker_unless_the_test_does_not() -> None:
         splits.validation_by("x")
 
 
-def test_validation_takes_its_share_of_each_corpus_with_three_speakers() -> None:
+def test_validation_takes_its_share_of_each_corpus_that_can_do_without() -> None:
     rows, labels = table(ACTORS)
     chosen = splits.validation(rows, labels, np.ones(len(rows), dtype=bool), seed=0)
-    assert rows[chosen].groupby("corpus")["speaker"].nunique().to_dict() == {"ravdess": 4, "savee": 1}
+    assert rows[chosen].groupby("corpus")["speaker"].nunique().to_dict() == {"ravdess": 2}
     seeds = [splits.validation(rows, labels, np.ones(len(rows), dtype=bool), seed=seed) for seed in range(4)]
     assert any((one != other).any() for one, other in itertools.combinations(seeds, 2))
 

@@ -67,12 +67,12 @@ def test_what_is_written_is_read_by_whoever_opens_it(place: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("shard", "shape"),
     [
-        (0, (3, 249, 20)),
-        (0, (5, 249, 20)),  # would reach into the next shard
-        (0, (4, 248, 20)),
-        (2, (4, 249, 20)),  # the last shard has two rows
-        (3, (4, 249, 20)),
-        (-1, (2, 249, 20)),
+        (0, (3, 249, 40)),
+        (0, (5, 249, 40)),  # would reach into the next shard
+        (0, (4, 248, 40)),
+        (2, (4, 249, 40)),  # the last shard has two rows
+        (3, (4, 249, 40)),
+        (-1, (2, 249, 40)),
     ],
 )
 def test_what_is_not_one_whole_shard_is_not_written(shard: int, shape: tuple[int, int, int], tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_is_not_one_whole_shard_is_not_written(shard: int, shape: tuple[int
 def test_a_row_without_an_outcome_is_not_written(tmp_path: Path) -> None:
     store = created(tmp_path / "S.zarr")
     with pytest.raises(ValueError, match="pending"):
-        store.write_shard(0, np.ones((4, 249, 20), np.float32), np.ones(4), np.array([1, 1, 0, 1]))
+        store.write_shard(0, np.ones((4, 249, 40), np.float32), np.ones(4), np.array([1, 1, 0, 1]))
     assert not store.status().any()
 
 
@@ -170,7 +170,7 @@ def test_what_an_interrupted_creation_left_is_replaced(tmp_path: Path) -> None:
     assert not FeatureStore.is_planned(path)
     with pytest.raises(SettingsError, match="interrupted"):
         FeatureStore.open(path)
-    assert created(path).shape == (_ROWS, 249, 20)
+    assert created(path).shape == (_ROWS, 249, 40)
 
 
 def test_a_table_that_belongs_to_another_store_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from emolib.errors import SettingsError
-from emolib.learning.evaluation import Evaluation, FoldResult, cross_validate, metrics, utterance_predictions
+from emolib.learning.crossvalidation import cross_validate
+from emolib.learning.evaluation import Evaluation, FoldResult, metrics, utterance_predictions
 
 CLASSES = ("anger", "calm", "joy", "sadness")
 
@@ -55,23 +56,56 @@ def test_an_utterance_is_the_mean_of_its_windows_weighted_by_real_frames() -> No
 
 
 def _evaluation(corpora: list[str]) -> Evaluation:
-    true = [CLASSES[number % 4] for number in range(len(corpora))]
-    predictions = pd.DataFrame(
+    count = len(corpora)
+    true = [CLASSES[number % 4] for number in range(count)]
+    clean = pd.DataFrame(
         {
-            "utterance_id": [f"u{number}" for number in range(len(corpora))],
+            "utterance_id": [f"u{number}" for number in range(count)],
+            "variant": "clean",
             "corpus": corpora,
-            "gender": [None, *["female"] * (len(corpora) - 1)],
+            "speaker": [f"s{number % 4}" for number in range(count)],
+            "gender": [None, *["female"] * (count - 1)],
             "true": true,
             "predicted": [*true[:-2], "calm", "calm"],
-            "fold": ["1", "2"] * (len(corpora) // 2),
+            "baseline": "calm",
+            "fold": ["1", "2"] * (count // 2),
         }
     )
-    count = {"utterances": 1, "windows": 1, "speakers": 1}
+    noisy = clean.assign(variant="noise10", predicted="calm")
+    predictions = pd.concat([clean, noisy], ignore_index=True)
+    for name in CLASSES:
+        predictions[f"p_{name}"] = np.where(predictions["predicted"] == name, 0.7, 0.1)
+    many = {"utterances": 1, "windows": 1, "speakers": 1}
     folds = [
-        FoldResult(name, count, count, count, metrics(part, CLASSES), 3, 2, 1.5)
-        for name, part in predictions.groupby("fold")
+        FoldResult(
+            name=str(name),
+            train=many,
+            validation=many,
+            validation_speakers=["mine/s9"],
+            test=many,
+            metrics=metrics(part, CLASSES),
+            epochs=3,
+            temperature=1.5,
+            thresholds=[0.6, 0.7, None],
+            seconds=1.5,
+        )
+        for name, part in clean.groupby("fold")
     ]
-    return Evaluation("native", "random5", "article", "small", 0, CLASSES, False, folds, predictions, {"corrupt": 1})
+    return Evaluation(
+        task="native",
+        protocol="random5",
+        architecture="article",
+        profile="small",
+        seed=0,
+        classes=CLASSES,
+        speaker_independent=False,
+        corpora=("mine",),
+        copies=("telephone",),
+        folds=folds,
+        predictions=predictions,
+        uncalibrated_error=0.3,
+        left_out={"corrupt": 1},
+    )
 
 
 def test_report_is_plain_and_says_every_part() -> None:
@@ -82,6 +116,19 @@ def test_report_is_plain_and_says_every_part() -> None:
     assert report["fold_std"]["accuracy"] == 0.0
     assert {name: part["accuracy"] for name, part in report["per_corpus"].items()} == {"ravdess": 1.0, "tess": 0.5}
     assert report["without_tess"] == report["per_corpus"]["ravdess"]
+    low, high = report["pooled"]["intervals"]["accuracy"]
+    assert low <= 0.75 <= high
+    assert report["baseline"]["accuracy"] == report["per_corpus"]["ravdess"]["baseline"]["accuracy"] == 0.25
+    assert report["variants"]["clean"]["drop"] == 0.0
+    assert report["variants"]["noise10"]["uar"] == 0.25
+    assert report["variants"]["noise10"]["drop"] == pytest.approx(50.0)
+    assert report["calibration"]["error"] == pytest.approx(0.05)
+    assert report["calibration"]["temperatures"] == [1.5, 1.5]
+    assert report["abstention"] == [
+        {"wanted": 0.7, "precision": 0.75, "coverage": 1.0},
+        {"wanted": 0.8, "precision": 0.75, "coverage": 1.0},
+        {"wanted": 0.9, "precision": None, "coverage": 0.0},
+    ]
     assert report["per_gender"]["female"]["n"] == 7
     assert report["per_gender"]["unknown"]["n"] == 1
     assert report["left_out"] == {"corrupt": 1}

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from emolib.corpora import labels as schemes, splits
 from emolib.errors import EmolibError, GoldenCheckError, SettingsError
 from emolib.features.store import FeatureStore
-from emolib.learning import bundle as bundles, training
+from emolib.learning import bundle as bundles, calibration, training
 from emolib.learning.bundle import ModelBundle
-from emolib.learning.evaluation import cross_validate
+from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.model import ARCHITECTURES, Deltas, build, to_onnx
 from emolib.learning.training import Trained
 from emolib.storage import read_json, write_json
+from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE
 
-FRAMES, COEFFICIENTS, CLASSES = 49, 6, 3
+CLASSES = 3
 
 
 def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray[np.int64], NDArray[np.bool_]]:
@@ -43,8 +44,7 @@ def _fit(store: FeatureStore, task: str = "native", **options: Any) -> Trained:
 def _untrained(architecture: str) -> Any:
     return build(
         architecture,
-        frames=FRAMES,
-        coefficients=COEFFICIENTS,
+        profile=PROFILE,
         classes=CLASSES,
         mean=np.arange(COEFFICIENTS, dtype=np.float32),
         scale=np.full(COEFFICIENTS, 2.0, np.float32),
@@ -131,14 +131,31 @@ def test_unknown_architecture_is_refused() -> None:
 # ---- Training
 
 
-def test_learns_and_keeps_its_best_epoch(trained: Trained, store: FeatureStore) -> None:
-    best = max(trained.history, key=lambda entry: (entry["val_uar"], -entry["val_loss"]))
-    assert best["epoch"] == trained.training["best_epoch"]
+def test_learns_and_says_from_what(trained: Trained, store: FeatureStore) -> None:
+    assert [entry["epoch"] for entry in trained.history] == list(range(1, trained.training["epochs"] + 1))
     assert trained.metrics["uar"] > 0.8
-    assert trained.metrics["n"] == trained.training["validation"]["utterances"] > 0
+    assert trained.metrics["n"] == trained.training["validation"]["utterances"] == len(trained.validation) > 0
     assert trained.training["store_fingerprint"] == store.fingerprint
     assert trained.training["validation"]["speakers"] == len(trained.training["validation_speakers"]) < 6
     assert sum(trained.training["class_windows"].values()) == trained.training["train"]["windows"]
+    assert trained.training["variants"] == ["clean"]
+
+
+def test_probabilities_are_softened_by_what_the_validation_windows_say(trained: Trained, store: FeatureStore) -> None:
+    _, labels, validation = _split(store, "native")
+    rows = np.flatnonzero(validation & (store.status() == 1))
+    raw, _ = training.predict(trained.model, store, rows)
+    probabilities, truth = trained.windows
+    np.testing.assert_array_equal(truth, labels[rows])
+    np.testing.assert_allclose(probabilities, calibration.soften(raw, trained.temperature), atol=1e-6)
+
+    def loss(temperature: float) -> float:
+        return float(-np.log(calibration.soften(raw, temperature)[np.arange(len(truth)), truth]).mean())
+
+    assert loss(trained.temperature) <= min(loss(trained.temperature * 1.1), loss(trained.temperature / 1.1))
+    confidence, correct = trained.confidence()
+    np.testing.assert_array_equal(confidence, probabilities.max(axis=1))
+    assert correct.mean() == np.mean(probabilities.argmax(axis=1) == truth)
 
 
 def test_standardises_by_the_real_frames_of_the_training_rows(store: FeatureStore, trained_article: Trained) -> None:
@@ -161,13 +178,36 @@ def test_same_seed_gives_the_same_weights(
     assert all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_stops_when_validation_gains_no_more(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    uars = iter([0.5, 0.7, 0.7, 0.6, 0.6, 0.9])
-    monkeypatch.setattr(training, "_judge", lambda probabilities, labels: (1.0, next(uars)))
+class _KilledError(Exception):
+    """Stands for the end of a process: nothing catches it."""
+
+
+@pytest.mark.parametrize("architecture", [pytest.param("default", marks=pytest.mark.slow), "article"])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
+    store: FeatureStore, architecture: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    whole = request.getfixturevalue(f"trained_{architecture}")
+    asked = {"architecture": architecture, "epochs": whole.training["epochs"], "checkpoint": tmp_path / "training.npz"}
+
+    def die(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 4:
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        _fit(store, **asked, on_epoch=die)
     seen: list[float] = []
-    fitted = _fit(store, epochs=6, on_epoch=lambda entry: seen.append(entry["val_uar"]))
-    assert seen == [entry["val_uar"] for entry in fitted.history] == [0.5, 0.7, 0.7, 0.6]
-    assert fitted.training["best_epoch"] == 2
+    again = _fit(store, **asked, on_epoch=lambda entry: seen.append(entry["epoch"]))
+    assert seen == list(range(5, whole.training["epochs"] + 1))
+    assert [entry["loss"] for entry in again.history] == [entry["loss"] for entry in whole.history]
+    pairs = zip(whole.model.get_weights(), again.model.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert again.temperature == whole.temperature
+
+
+def test_a_checkpoint_of_another_training_is_refused(store: FeatureStore, tmp_path: Path) -> None:
+    _fit(store, epochs=1, checkpoint=tmp_path / "training.npz")
+    with pytest.raises(SettingsError, match="seed is 0, expected 1"):
+        _fit(store, epochs=1, seed=1, checkpoint=tmp_path / "training.npz")
 
 
 @pytest.mark.slow
@@ -221,7 +261,8 @@ def test_cross_validation_tests_every_utterance_once(make_store: Callable[..., F
 def test_bundle_gives_the_numbers_of_the_network(bundle: ModelBundle, trained: Trained) -> None:
     features, valid_frames = _windows(100)
     expected = trained.model.predict_on_batch({"features": features, "valid_frames": valid_frames})
-    np.testing.assert_allclose(bundle.predict(features, valid_frames), expected, atol=1e-5)
+    expected = calibration.soften(expected, trained.temperature)
+    np.testing.assert_allclose(bundle.predict(features, valid_frames), expected, atol=2e-5)
     assert bundle.classes == trained.scheme.classes == ("anger", "happiness", "neutral")
     assert bundle.scheme.public_polarity == {"anger": "negative", "happiness": "positive", "neutral": "neutral"}
     assert bundle.profile == trained.profile
@@ -247,7 +288,8 @@ def test_keras_file_is_the_model(bundle: ModelBundle) -> None:
     features, valid_frames = _windows(10)
     model = keras.models.load_model(Path(bundle.path) / "model.keras")
     found = model.predict_on_batch({"features": features, "valid_frames": valid_frames})
-    np.testing.assert_allclose(found, bundle.predict(features, valid_frames), atol=1e-5)
+    softened = calibration.soften(found, bundle.temperature)
+    np.testing.assert_allclose(softened, bundle.predict(features, valid_frames), atol=2e-5)
     assert to_onnx(model)
 
 
@@ -263,6 +305,7 @@ def test_exporting_again_to_a_url_gives_the_same_model(trained_article: Trained,
 def test_temperature_softens(copy: Path) -> None:
     features, valid_frames = _windows(20)
     bundle = ModelBundle.load(copy)
+    bundle.temperature = 1.0
     plain = bundle.predict(features, valid_frames)
     bundle.temperature = 2.0
     soft = bundle.predict(features, valid_frames)
@@ -325,7 +368,7 @@ def _change(path: Path, **values: Any) -> None:
         (lambda path: _cut(path / "model.onnx"), "not the file"),
         (lambda path: _cut(path / "bundle.json"), "not valid JSON"),
         (lambda path: _change(path / "bundle.json", schema_version=99), "schema version 99, expected 1"),
-        (lambda path: _change(path / "bundle.json", temperature=2.0), "was changed"),
+        (lambda path: _change(path / "bundle.json", temperature=7.0), "was changed"),
         (lambda path: _change(path / "bundle.json", colour="red"), "colour"),
     ],
 )

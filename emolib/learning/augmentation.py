@@ -1,0 +1,149 @@
+"""What training does to a minibatch so that a network learns emotions and not clips. PURE: arrays and a generator.
+
+Copies of whole utterances (other voices, other channels) are rows of the store instead, see `emolib.sound.variants`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How much of each.
+
+    Attributes
+    ----------
+    label_smoothing
+        Share of a target that goes to all classes alike (Szegedy et al. 2016).
+    mixup
+        Parameter of the Beta distribution by which two rows are mixed (Zhang et al. 2018); 0: none are.
+    time_masks
+        Number of stretches of frames that are hidden (Park et al. 2019).
+    longest_mask
+        Frames of a stretch, at most.
+    """
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    time_masks: int = 0
+    longest_mask: int = 0
+
+
+class Examples(NamedTuple):
+    """A minibatch as a network trains on it.
+
+    Attributes
+    ----------
+    features
+        float32 ``(row, frame, coefficient)``.
+    valid_frames
+        int32 ``(row,)``.
+    targets
+        float32 ``(row, class)``; each row sums to 1.
+    weights
+        float32 ``(row,)``, of the rows in the loss.
+    """
+
+    features: NDArray[np.float32]
+    valid_frames: NDArray[np.int32]
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def aligned(
+    features: NDArray[np.float32], first: NDArray[np.int32], last: NDArray[np.int32]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Move a stretch of each window to its beginning; what lies outside the stretch is left out.
+
+    Parameters
+    ----------
+    features
+        Shape ``(row, frame, coefficient)``.
+    first, last
+        The first and the last frame of the stretch, ``(row,)``.
+
+    Returns
+    -------
+    features
+        As large as before, zeros behind each stretch.
+    valid_frames
+        Length of each stretch.
+
+    Examples
+    --------
+    >>> moved, valid_frames = aligned(np.arange(5, dtype=np.float32).reshape(1, 5, 1), np.array([2]), np.array([3]))
+    >>> moved[0, :, 0].tolist(), valid_frames.tolist()
+    ([2.0, 3.0, 0.0, 0.0, 0.0], [2])
+    """
+    frames = np.arange(features.shape[1])
+    valid_frames = last - first + 1
+    places = np.minimum(first[:, np.newaxis] + frames, features.shape[1] - 1)
+    moved = np.take_along_axis(features, places[:, :, np.newaxis], axis=1)
+    moved[frames >= valid_frames[:, np.newaxis]] = 0.0
+    return moved, valid_frames.astype(np.int32)
+
+
+def augmented(
+    features: NDArray[np.float32],
+    valid_frames: NDArray[np.int32],
+    labels: NDArray[np.int64],
+    *,
+    class_weights: NDArray[np.float32],
+    hidden: NDArray[np.float32],
+    how: Augmentation,
+    generator: np.random.Generator,
+) -> Examples:
+    """Return a minibatch with other frames hidden, other rows mixed and softer targets than it came with.
+
+    Parameters
+    ----------
+    features, valid_frames, labels
+        Of a minibatch (see `emolib.learning.batches.Batch`).
+    class_weights
+        Weight of each class in the loss, ``(class,)``.
+    hidden
+        What a hidden frame holds, ``(coefficient,)``: the mean of all frames says nothing.
+    generator
+        Decides what is hidden and mixed.
+
+    Examples
+    --------
+    >>> found = augmented(
+    ...     np.ones((2, 4, 1), np.float32), np.array([4, 3], np.int32), np.array([1, 0]),
+    ...     class_weights=np.array([1.0, 3.0], np.float32), hidden=np.zeros(1, np.float32),
+    ...     how=Augmentation(label_smoothing=0.2), generator=np.random.default_rng(0))
+    >>> np.round(found.targets.astype(float), 3).tolist(), found.weights.tolist()
+    ([[0.1, 0.9], [0.9, 0.1]], [3.0, 1.0])
+    """
+    rows, frames = len(features), np.arange(features.shape[1])
+    features = features.copy()
+    for _ in range(how.time_masks):
+        length = generator.integers(0, how.longest_mask + 1, rows)
+        first = (generator.random(rows) * np.maximum(valid_frames - length, 0)).astype(np.int64)
+        # At least half of what is there stays.
+        length = np.where(2 * length > valid_frames, 0, length)
+        masked = (frames >= first[:, np.newaxis]) & (frames < (first + length)[:, np.newaxis])
+        features[masked] = hidden
+    classes = len(class_weights)
+    targets = np.full((rows, classes), how.label_smoothing / classes, np.float32)
+    targets[np.arange(rows), labels] += 1.0 - how.label_smoothing
+    weights = class_weights[labels]
+    if not how.mixup:
+        return Examples(features, valid_frames, targets, weights)
+    features[frames >= valid_frames[:, np.newaxis]] = hidden  # so that what is mixed in fades towards nothing
+    share = generator.beta(how.mixup, how.mixup, rows).astype(np.float32)
+    share = np.maximum(share, 1.0 - share)  # a row stays mostly what it is
+    other = generator.permutation(rows)
+    mine, theirs = share * weights, (1.0 - share) * weights[other]
+    total = mine + theirs
+    return Examples(
+        features * share[:, np.newaxis, np.newaxis] + features[other] * (1.0 - share)[:, np.newaxis, np.newaxis],
+        np.maximum(valid_frames, valid_frames[other]),
+        targets * (mine / total)[:, np.newaxis] + targets[other] * (theirs / total)[:, np.newaxis],
+        total,
+    )
