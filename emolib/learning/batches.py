@@ -151,7 +151,7 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield every row once, shards in random order and rows shuffled within a few shards at a time."""
-        return _ahead(self._epoch(number), _BATCHES_AHEAD)
+        return ahead(self._epoch(number), _BATCHES_AHEAD)
 
     def _epoch(self, number: int) -> Iterator[Batch]:
         generator = np.random.default_rng([self._seed, number])
@@ -205,7 +205,7 @@ def in_order(store: Shards, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[n
     """
     if np.any(np.diff(rows) <= 0):
         raise ValueError("rows out of order found, expected ascending numbers")
-    return _ahead((_read(store, part) for part in _by_shard(store, rows)), 1)
+    return ahead((_read(store, part) for part in _by_shard(store, rows)), 1)
 
 
 def usable_rows(store: FeatureStore) -> NDArray[np.bool_]:
@@ -235,7 +235,7 @@ def _read(store: Shards, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], 
     return features[rows - start], valid_frames[rows - start]
 
 
-def _ahead(items: Iterator[_T], count: int) -> Iterator[_T]:
+def ahead(items: Iterator[_T], count: int) -> Iterator[_T]:
     """Yield what an iterator yields, made up to so many items ahead by a thread.
 
     What the iterator raises is raised here, in its turn. The thread starts with the first item that is asked for, and

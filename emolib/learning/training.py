@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from emolib.config import CLEAN, Profile
 from emolib.errors import EmolibError, SettingsError
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Augmentation, augmented
-from emolib.learning.batches import Batches, InMemory, Shards, in_order, usable_rows
+from emolib.learning.augmentation import Augmentation, Examples, augmented
+from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
 from emolib.sound.variants import used_for
 from emolib.storage import AnyPath
@@ -35,6 +35,9 @@ except ModuleNotFoundError as error:  # whoever imports this module wants to tra
 if TYPE_CHECKING:
     from emolib.corpora.labels import LabelScheme
     from emolib.features.store import FeatureStore
+
+
+_EXAMPLES_AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +212,13 @@ def fit(
     history = [] if state is None else state.restore(model)
     for epoch in range(len(history) + 1, epochs + 1):
         began = time.monotonic()
-        examples = _examples(model, batches, epoch, weights, mean, recipe, seed)
-        fitted = model.fit(examples, steps_per_epoch=len(batches), epochs=1, shuffle=False, verbose=0)
+        training_loss = _learn(model, _examples(model, batches, epoch, weights, mean, recipe, seed))
         probabilities, _ = predict(model, source, validation_rows)
         loss, uar = _judge(probabilities, labels[validation_rows])
         entry = {
             "epoch": epoch,
             "epochs": epochs,
-            "loss": float(fitted.history["loss"][0]),
+            "loss": training_loss,
             "val_loss": loss,
             "val_uar": uar,
             "seconds": round(time.monotonic() - began, 3),
@@ -285,6 +287,18 @@ def _compile(model: keras.Model, recipe: Recipe, steps: int) -> None:
     model.optimizer.build(model.trainable_variables)
 
 
+def _learn(model: keras.Model, examples: Iterator[Examples]) -> float:
+    """Let a network learn from an epoch's minibatches, and return their mean loss."""
+    losses, rows = [], []
+    # `model.fit` takes 2.7 times as long: what TensorFlow reads from a generator makes it give memory back to the
+    # system and ask for it anew with every step (M_TRIM_THRESHOLD).
+    for made in ahead(examples, _EXAMPLES_AHEAD):
+        inputs = {"features": made.features, "valid_frames": made.valid_frames}
+        losses.append(float(model.train_on_batch(inputs, made.targets, sample_weight=made.weights)))
+        rows.append(len(made.weights))
+    return float(np.average(losses, weights=rows))
+
+
 def _examples(
     model: keras.Model,
     batches: Batches,
@@ -293,10 +307,10 @@ def _examples(
     mean: NDArray[np.float32],
     recipe: Recipe,
     seed: int,
-) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+) -> Iterator[Examples]:
     generator = np.random.default_rng([seed, epoch])
     for batch in batches.epoch(epoch):
-        made = augmented(
+        yield augmented(
             *networks.aligned(model, batch.features, batch.valid_frames),
             batch.labels,
             class_weights=weights,
@@ -304,7 +318,6 @@ def _examples(
             how=recipe.augmentation,
             generator=generator,
         )
-        yield {"features": made.features, "valid_frames": made.valid_frames}, made.targets, made.weights
 
 
 def _standardisation(store: Shards, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
