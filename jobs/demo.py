@@ -21,7 +21,7 @@ from jobs.score import score
 from jobs.train import train
 from jobs.verify import verify
 
-_SPEAKERS, _UTTERANCES, _CALLS, _BROKEN, _EPOCHS = 16, 6, 30, 5, 15
+_SPEAKERS, _UTTERANCES, _CALLS, _BROKEN, _EPOCHS = 16, 6, 30, 5, 40
 _TASK: Final = "emotion3"
 # A window counts for the comparison if one emotion fills at least so much of it.
 _FILLED = 0.5
