@@ -1,7 +1,7 @@
 """Does the store keep the trainer fed, and in how much memory: `.venv/bin/python tests/benchmarks/streaming.py`.
 
 Everything is measured in one run on a store of noise in the shape of the profile telephone. What the default network
-consumes is `model.fit` on batches that lie ready in memory. "Cold" means that the system was told to forget the files;
+consumes is `train_on_batch` on batches that lie ready in memory. "Cold" means that the system was told to forget the files;
 what lies below the system (a virtual disk) may still remember them.
 """
 
@@ -96,10 +96,8 @@ def _training(store: FeatureStore, memory: InMemory) -> dict[str, Any]:
     """Train on ready batches, from disk and from memory in turn, so that a busy machine is busy for all of them."""
     from emolib.learning.model import build
 
-    _, frames, coefficients = store.shape
-    scale = np.full(coefficients, 20.0, np.float32)
-    shape = {"frames": frames, "coefficients": coefficients, "classes": CLASSES}
-    model = build("default", **shape, mean=np.zeros_like(scale), scale=scale, seed=0)
+    scale = np.full(store.shape[2], 20.0, np.float32)
+    model = build("default", profile=store.profile, classes=CLASSES, mean=np.zeros_like(scale), scale=scale, seed=0)
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     ready = list(_batches(store).epoch(0))
     ways: dict[str, Callable[[int], Iterable[Batch]]] = {
@@ -111,7 +109,8 @@ def _training(store: FeatureStore, memory: InMemory) -> dict[str, Any]:
     def fit(stream: Iterable[Batch]) -> tuple[float, float]:
         """Return the seconds of an epoch, and how many of them went by in asking for batches."""
         waited, began = [0.0], time.perf_counter()
-        model.fit(_timed(stream, waited), steps_per_epoch=len(ready), shuffle=False, verbose=0)
+        for inputs, labels in _timed(stream, waited):
+            model.train_on_batch(inputs, labels)
         return time.perf_counter() - began, waited[0]
 
     fit(ready)  # compiles
