@@ -1,8 +1,8 @@
 """Does the store keep the trainer fed, and in how much memory: `.venv/bin/python tests/benchmarks/streaming.py`.
 
 Everything is measured in one run on a store of noise in the shape of the profile telephone. What the default network
-consumes is `train_on_batch` on batches that lie ready in memory. "Cold" means that the system was told to forget the files;
-what lies below the system (a virtual disk) may still remember them.
+consumes is `train_on_batch` on batches that lie ready in memory. "Cold" means that the system was told to forget the
+files; what lies below the system (a virtual disk) may still remember them.
 """
 
 from __future__ import annotations
