@@ -153,7 +153,7 @@ def cross_validate(
 def _thresholds(trained: Trained) -> list[float | None]:
     """Return, for each of `PRECISIONS`, the confidence that gives it on the utterances that were set aside."""
     table = trained.validation
-    confidence = table[[f"p_{name}" for name in trained.scheme.classes]].to_numpy().max(axis=1)
+    confidence = numbers(table, trained.scheme.classes)[0].max(axis=1)
     right = (table["true"] == table["predicted"]).to_numpy()
     found = [abstention_threshold(confidence, right, precision) for precision in PRECISIONS]
     return [None if each is None else each.threshold for each in found]
