@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -225,6 +225,10 @@ class ScoringConfig(Settings):
         Keep the gender in the labels of a task that has it (`emotion2`).
     headerless
         By suffix, in lower case and with its dot (empty: a name without one), the format of files without a header.
+    priors
+        Share of each emotion in the archive, for which the probabilities are corrected (see `emolib.learning.priors`);
+        empty: they stay as the model gives them. They are given and never estimated while scoring: what a window gets
+        must not depend on what else lies in the archive.
     """
 
     hop_s: float | None = Field(default=None, gt=0)
@@ -233,6 +237,7 @@ class ScoringConfig(Settings):
     min_level_dbfs: float = Field(default=-60.0, le=0)
     expose_gender: bool = False
     headerless: dict[str, HeaderlessFormat] = {}
+    priors: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
 
     @property
     def scored_roles(self) -> tuple[Role, ...] | None:

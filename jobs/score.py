@@ -43,6 +43,7 @@ def score(
     hop_s: float | None = None,
     min_level_dbfs: float = -60.0,
     expose_gender: Annotated[bool, Parameter(negative=())] = False,
+    priors: str | None = None,
     headerless: str | None = None,
     plan: Annotated[bool, Parameter(negative=())] = False,
     block_s: float | None = None,
@@ -75,6 +76,9 @@ def score(
         Windows below this level are silence and get no label.
     expose_gender
         Keep the gender in the labels of a model that tells it (emotion2).
+    priors
+        How frequent each emotion is in the archive, such as negative=0.1,neutral=0.8,positive=0.1: the probabilities
+        are corrected for it. `emolib report` estimates it from predictions that were made without.
     headerless
         What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
         Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.
@@ -99,6 +103,7 @@ def score(
             "min_level_dbfs": min_level_dbfs,
             "expose_gender": expose_gender,
             "headerless": parse_headerless(headerless) if headerless else {},
+            "priors": _priors(priors),
         },
     )
     if batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
@@ -160,6 +165,14 @@ def _channels(text: str | None) -> dict[str, str]:
     if any(len(pair) != 2 for pair in pairs) or not all(map(str.isdecimal, channels)) or len({*channels}) < len(pairs):
         raise SettingsError(f"channels {text!r} found, expected something like 0=agent,1=customer")
     return {channel.strip(): role.strip() for channel, role in pairs}
+
+
+def _priors(text: str | None) -> dict[str, str]:
+    """Read ``neutral=0.9,anger=0.1``."""
+    pairs = [pair.split("=") for pair in text.split(",")] if text else []
+    if any(len(pair) != 2 for pair in pairs) or len({pair[0].strip() for pair in pairs}) < len(pairs):
+        raise SettingsError(f"priors {text!r} found, expected something like negative=0.1,neutral=0.8,positive=0.1")
+    return {name.strip(): share.strip() for name, share in pairs}
 
 
 def _block_s(total_s: float) -> float:

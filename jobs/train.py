@@ -123,7 +123,7 @@ def train(
 
 def _threshold(trained: Trained, precision: float) -> float:
     """Return the confidence from which on the labels of the validation windows have a precision."""
-    confidence, correct = trained.confidence()
+    confidence, correct = trained.windows.merged(trained.scheme.public_members).confidence()
     found = abstention_threshold(confidence, correct, precision)
     if found is None:
         raise SettingsError(

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emolib.config import ScoringConfig, WindowConfig
+from emolib.corpora.labels import merged
+from emolib.errors import SettingsError
+from emolib.learning.priors import correct_priors
 
 if TYPE_CHECKING:
     from emolib.learning.bundle import ModelBundle
@@ -33,11 +36,17 @@ class Labels:
         For each of them, which of the model's classes it is the sum of.
     polarity
         For each of `POLARITIES`, which public classes it is the sum of.
+    trained
+        Share of each public class that the model takes for granted.
+    wanted
+        The shares for which its probabilities are corrected; None: they stay as they are.
     """
 
     classes: tuple[str, ...]
     members: tuple[tuple[int, ...], ...]
     polarity: tuple[tuple[int, ...], ...]
+    trained: tuple[float, ...]
+    wanted: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +79,38 @@ class ScoredWindows:
 
 
 def labels_of(bundle: ModelBundle, config: ScoringConfig) -> Labels:
-    """Return the labels under which a model's predictions are published: without gender unless it was asked for."""
+    """Return the labels under which a model's predictions are published: without gender unless it was asked for.
+
+    Raises
+    ------
+    SettingsError
+        If the priors to correct for are not one share for each of these labels, with the sum 1, and 0 for those that
+        the model has never heard.
+    """
     scheme = bundle.scheme
-    public = {name: name if config.expose_gender else scheme.public[name] for name in bundle.classes}
-    classes = tuple(dict.fromkeys(public.values()))
-    of_class = {public[name]: scheme.polarity[name] for name in bundle.classes}
+    hidden = not config.expose_gender
+    classes = scheme.public_classes if hidden else scheme.classes
+    members = scheme.public_members if hidden else tuple((number,) for number in range(len(classes)))
+    of_class = scheme.public_polarity if hidden else scheme.polarity
+    trained = tuple(sum(bundle.priors[scheme.classes[member]] for member in group) for group in members)
     return Labels(
         classes=classes,
-        members=tuple(tuple(i for i, name in enumerate(bundle.classes) if public[name] == each) for each in classes),
+        members=members,
         polarity=tuple(tuple(i for i, each in enumerate(classes) if of_class[each] == word) for word in POLARITIES),
+        trained=trained,
+        wanted=_wanted(config.priors, dict(zip(classes, trained, strict=True))) if config.priors else None,
     )
+
+
+def _wanted(priors: Mapping[str, float], trained: Mapping[str, float]) -> tuple[float, ...]:
+    if sorted(priors) != sorted(trained):
+        raise SettingsError(f"priors of {', '.join(sorted(priors))} found, expected one of each: {', '.join(trained)}")
+    total = sum(priors.values())
+    if abs(total - 1) > 1e-3:
+        raise SettingsError(f"priors with the sum {total:g} found, expected 1")
+    if unheard := [name for name, share in trained.items() if not share and priors[name]]:
+        raise SettingsError(f"a prior above 0 of {unheard[0]} found, expected 0: the model has never heard it")
+    return tuple(priors[name] / total for name in trained)
 
 
 def window_config(bundle: ModelBundle, config: ScoringConfig) -> WindowConfig:
@@ -103,14 +134,32 @@ def judge(
 ) -> ScoredWindows:
     """Turn a model's probabilities, shape ``(window, class)``, into public ones, polarity and emotion.
 
-    The model abstains where the most probable public class has less than the threshold.
+    They are corrected for the priors of `labels`, if it has any. The model abstains where the most probable public
+    class has less than the threshold.
     """
-    public = _sums(probabilities, labels.members)
+    public = published(probabilities, labels)
     confidence = public.max(axis=1)
     emotion = public.argmax(axis=1)
     if abstention_threshold is not None:
         emotion = np.where(confidence < abstention_threshold, -1, emotion)
-    return ScoredWindows(start_s, end_s, weight, public, _sums(public, labels.polarity), emotion, confidence)
+    return ScoredWindows(start_s, end_s, weight, public, merged(public, labels.polarity), emotion, confidence)
+
+
+def published(probabilities: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
+    """Return a model's probabilities ``(window, class)`` as those of the public classes, corrected for the priors."""
+    public = merged(probabilities, labels.members)
+    return public if labels.wanted is None else correct_priors(public, labels.trained, labels.wanted)
+
+
+def mistakes(bundle: ModelBundle, config: ScoringConfig) -> NDArray[np.int64]:
+    """Return how often windows of the validation speakers would get a label: ``(speaker, class, label)``.
+
+    They are judged as a recording's windows are. The last label is none.
+    """
+    labels = labels_of(bundle, config)
+    heard = bundle.validation()
+    found = heard.merged(labels.members)._replace(probabilities=published(heard.probabilities, labels))
+    return found.mistakes(bundle.abstention_threshold)
 
 
 def channel_columns(windows: ScoredWindows, labels: Labels, *, duration_s: float) -> dict[str, Any]:
@@ -165,15 +214,6 @@ def call_columns(recordings: Sequence[Mapping[str, Any]], channels: Sequence[Map
         columns |= {"worst_recording_id": worst["recording_id"], "worst_channel": worst["channel"]}
         columns |= {name: worst[name] for name in ("worst_start_s", "worst_end_s", "worst_negative")}
     return columns
-
-
-def _sums(values: NDArray[np.float32], members: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Return sums of columns, one per group of them."""
-    sums = np.zeros((len(values), len(members)), np.float64)
-    for column, group in enumerate(members):
-        for member in group:
-            sums[:, column] += values[:, member]
-    return sums.astype(np.float32)
 
 
 def _mean(values: NDArray[Any], weight: NDArray[np.int32], chosen: NDArray[np.bool_]) -> list[float | None]:

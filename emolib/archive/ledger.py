@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
-from emolib.archive.aggregates import labels_of, window_config
+from emolib.archive.aggregates import labels_of, mistakes, window_config
 from emolib.archive.lock import LOCK_NAME
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_predictions, part_of, scan
@@ -50,6 +50,11 @@ class RunConfig(Settings):
         What `scoring_fingerprint` is the fingerprint of, see `scoring_settings`.
     classes
         The public classes, in the order of the columns.
+    priors
+        Share of each class that its probabilities take for granted: the model's own, or those they are corrected for.
+    mistakes
+        How often the model, so set, gives a label to windows of a class, by validation speaker: ``[speaker][class]
+        [label]``, the last label: none. For estimates of how frequent the classes are (see `emolib.archive.mixture`).
     batch
         Windows that the model sees at once; changes no number.
     """
@@ -62,6 +67,8 @@ class RunConfig(Settings):
     scoring_settings: dict[str, Any]
     scoring_fingerprint: str
     classes: tuple[str, ...]
+    priors: tuple[float, ...]
+    mistakes: tuple[tuple[tuple[int, ...], ...], ...]
     batch: int
     block_s: float
     max_recordings: int
@@ -69,11 +76,11 @@ class RunConfig(Settings):
 
 def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
     """Return all settings that change the numbers of a row, in a form that does not depend on how they were said."""
-    roles = config.scored_roles
+    roles, labels = config.scored_roles, labels_of(bundle, config)
     return {
         "model_id": bundle.model_id,
         "labels": bundle.scheme.name,
-        "classes": list(labels_of(bundle, config).classes),
+        "classes": list(labels.classes),
         "abstention_threshold": bundle.abstention_threshold,
         "features": bundle.profile.fingerprinted()["features"],
         "windows": window_config(bundle, config).model_dump(mode="json"),
@@ -81,6 +88,7 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
         "channels": {str(channel): config.channels[channel] for channel in sorted(config.channels)},
         "roles": None if roles is None else sorted(roles),
         "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},
+        "priors": None if labels.wanted is None else dict(zip(labels.classes, labels.wanted, strict=True)),
     }
 
 
@@ -117,7 +125,7 @@ def run_config(
             "too, such as 0=agent,1=customer"
         )
     window_shape(bundle.profile.features, window_config(bundle, scoring))
-    settings = scoring_settings(bundle, scoring)
+    settings, labels = scoring_settings(bundle, scoring), labels_of(bundle, scoring)
     return RunConfig(
         archive=absolute(archive),
         model=absolute(model),
@@ -125,7 +133,9 @@ def run_config(
         scoring=scoring,
         scoring_settings=settings,
         scoring_fingerprint=fingerprint(settings),
-        classes=tuple(settings["classes"]),
+        classes=labels.classes,
+        priors=labels.wanted or labels.trained,
+        mistakes=mistakes(bundle, scoring).tolist(),
         batch=batch,
         block_s=block_s,
         max_recordings=max_recordings,

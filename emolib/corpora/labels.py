@@ -13,7 +13,7 @@ The order of a scheme's classes is fixed (`native`: alphabetical), because a mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -77,9 +77,32 @@ class LabelScheme:
         return tuple(dict.fromkeys(self.public[name] for name in self.classes))
 
     @property
+    def public_members(self) -> tuple[tuple[int, ...], ...]:
+        """For each public class the numbers of the classes that are shown under it."""
+        return tuple(
+            tuple(number for number, name in enumerate(self.classes) if self.public[name] == each)
+            for each in self.public_classes
+        )
+
+    @property
     def public_polarity(self) -> dict[str, Polarity]:
         """Polarity of each of `public_classes`."""
         return {self.public[name]: self.polarity[name] for name in self.classes}
+
+
+def merged(values: NDArray[np.float32], members: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Return sums of columns, one for each group of them; a row's sums depend on the row alone, to the bit.
+
+    Examples
+    --------
+    >>> merged(np.array([[0.25, 0.25, 0.5]], np.float32), [[0, 1], [2]])
+    array([[0.5, 0.5]], dtype=float32)
+    """
+    sums = np.zeros((len(values), len(members)), np.float64)
+    for column, group in enumerate(members):
+        for member in group:
+            sums[:, column] += values[:, member]
+    return sums.astype(np.float32)
 
 
 def scheme(task: str, utterances: pd.DataFrame) -> LabelScheme:

@@ -19,27 +19,41 @@ _MARKERS = "os^Dv"  # with the colours, forty groups that can be told apart
 _RASTER_DPI = 110
 
 
-def shares(names: Sequence[str], values: Sequence[float], *, label: str) -> Figure:
+def shares(
+    names: Sequence[str], values: NDArray[np.float64], *, label: str, interval: NDArray[np.float64] | None = None
+) -> Figure:
     """Draw shares as horizontal bars, the first name on top.
 
     Parameters
     ----------
     values
-        Shares in [0, 1], one for each name.
+        Shares in [0, 1], one for each name; not a number where it is not known.
     label
         What the shares are of.
+    interval
+        Between which bounds each lies, ``(name, 2)``.
 
     Examples
     --------
-    >>> len(shares(["fear", "neutral"], [0.25, 0.75], label="share of windows").axes[0].patches)
+    >>> len(shares(["fear", "neutral"], np.array([0.25, 0.75]), label="share of windows").axes[0].patches)
     2
     """
     figure = Figure(figsize=(6.4, 0.6 + 0.34 * len(names)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(list(names), list(values), color=POSITIVE, height=0.7)
-    axes.bar_label(bars, labels=[f"{value:.1%}" for value in values], padding=3, color=INK, fontsize=9)
+    known = np.nan_to_num(values)
+    bars = axes.barh(list(names), known, color=POSITIVE, height=0.7)
+    ends = known
+    texts = [f"{value:.1%}" for value in values]
+    if interval is not None:
+        low, high = np.nan_to_num(interval).T
+        axes.hlines(list(names), low, high, color=INK, linewidth=1.5)
+        ends = np.maximum(known, high)
+        texts = [f"{text} ({low:.1%} to {high:.1%})" for text, (low, high) in zip(texts, interval, strict=True)]
+    for bar, end, text in zip(bars, ends, texts, strict=True):
+        place = (end, bar.get_y() + bar.get_height() / 2)
+        axes.annotate(text, place, (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, max([*values, 0.05]) * 1.15)
+    axes.set_xlim(0, max(ends.max(), 0.05) * (1.15 if interval is None else 1.5))
     axes.set_xlabel(label)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     plain(axes)
@@ -220,7 +234,7 @@ def to_svg(figure: Figure) -> str:
 
     Examples
     --------
-    >>> to_svg(shares(["fear"], [1.0], label="share")).startswith("<svg")
+    >>> to_svg(shares(["fear"], np.ones(1), label="share")).startswith("<svg")
     True
     """
     buffer = io.StringIO()

@@ -1,10 +1,11 @@
 """The model bundle: a folder with everything that scoring needs, checked when it is made and when it is loaded.
 
-    model.keras   the master, for further training
-    model.onnx    what workers run: ONNX Runtime starts in half a second, TensorFlow in fifteen
-    golden.npz    synthetic signals with the features and probabilities that every machine must reproduce
-    card.html     for people: data, figures, what it must not be used for; card.json the same for machines
-    bundle.json   what the model is; written last, so a folder without it is no bundle
+    model.keras     the master, for further training
+    model.onnx      what workers run: ONNX Runtime starts in half a second, TensorFlow in fifteen
+    golden.npz      synthetic signals with the features and probabilities that every machine must reproduce
+    validation.npz  what it said of the windows of its validation speakers: its mistakes
+    card.html       for people: data, figures, what it must not be used for; card.json the same for machines
+    bundle.json     what the model is; written last, so a folder without it is no bundle
 
 ``model_id`` is the hash of the weights and of every setting that changes a probability or a label. Two exports of one
 model have the same, although their ONNX files differ in the names of inner nodes.
@@ -30,12 +31,13 @@ from emolib.corpora.labels import LabelScheme, Polarity
 from emolib.errors import EmolibError, GoldenCheckError, SettingsError
 from emolib.features.windows import windowed_features
 from emolib.learning.calibration import soften
+from emolib.learning.validation import Validation
 from emolib.storage import AnyPath, read_json, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
     from emolib.learning.training import Trained
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CHECKPOINT = "training.npz"
 """Name of the file in a bundle's folder that keeps the state of a training until it ends."""
 
@@ -63,6 +65,7 @@ class _Manifest(Settings):
     fingerprint: str
     temperature: float = Field(default=1.0, gt=0)
     abstention_threshold: float | None = None
+    priors: dict[str, float]
     training: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
@@ -77,6 +80,7 @@ class _Manifest(Settings):
                 "profile": self.profile.fingerprinted(),
                 "temperature": self.temperature,
                 "abstention_threshold": self.abstention_threshold,
+                "priors": self.priors,
             }
         )
 
@@ -98,6 +102,9 @@ class ModelBundle:
         By which probabilities are softened; 1 leaves them as they are.
     abstention_threshold
         Below this confidence a window gets no label; None: it always gets one.
+    priors
+        Share of each class that it takes for granted; 0 for one that it has never heard. Its probabilities are not
+        corrected for another mixture (see `emolib.learning.priors`).
     training, metrics
         What it was trained on, and how well it did on its validation speakers.
     """
@@ -109,9 +116,10 @@ class ModelBundle:
         self.profile = manifest.profile
         self.temperature = manifest.temperature
         self.abstention_threshold = manifest.abstention_threshold
+        self.priors = manifest.priors
         self.training = manifest.training
         self.metrics = manifest.metrics
-        self._golden_digest = manifest.digests["golden.npz"]
+        self._digests = manifest.digests
         self._session = session
 
     @classmethod
@@ -169,8 +177,7 @@ class ModelBundle:
         SettingsError
             If the golden set is missing or damaged.
         """
-        with np.load(io.BytesIO(_file(self.path, "golden.npz", self._golden_digest)), allow_pickle=False) as golden:
-            expected = {name: golden[name] for name in golden.files}
+        expected = self._arrays("golden.npz")
         features, valid_frames = _golden_windows(expected["signals"], self.profile)
         found = {
             "features": features,
@@ -185,6 +192,20 @@ class ModelBundle:
                     f"{_GOLDEN_TOLERANCE:g}: install the versions of numpy, scipy and onnxruntime that "
                     f"{self.path / 'bundle.json'} names, or train the model anew"
                 )
+
+    def validation(self) -> Validation:
+        """Return what the model said of the windows of its validation speakers.
+
+        Raises
+        ------
+        SettingsError
+            If the file is missing or damaged.
+        """
+        return Validation(**self._arrays("validation.npz"))
+
+    def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        with np.load(io.BytesIO(_file(self.path, name, self._digests[name])), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
 
 
 def save(
@@ -236,6 +257,7 @@ def save(
         "model.keras": networks.to_keras(trained.model),
         "model.onnx": twin,
         "golden.npz": _npz(signals=signals, features=features, valid_frames=valid_frames, probabilities=probabilities),
+        "validation.npz": _npz(**trained.windows._asdict()),
     }
     weights = b"".join(np.ascontiguousarray(each).tobytes() for each in trained.model.get_weights())
     scheme = trained.scheme
@@ -248,6 +270,7 @@ def save(
         fingerprint=profile.fingerprint,
         temperature=trained.temperature,
         abstention_threshold=abstention_threshold,
+        priors=dict(zip(scheme.classes, trained.priors.tolist(), strict=True)),
         training=trained.training,
         metrics=trained.metrics,
         versions={

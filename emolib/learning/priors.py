@@ -52,10 +52,10 @@ def correct_priors(
     probabilities
         Calibrated, ``(window, class)``. 0 counts as 1e-38, so that a class that is wanted never can be the only one.
     trained
-        The shares of the classes that the model takes for granted, above 0: those of its training windows, or equal
-        ones where its loss balanced the classes.
+        The shares of the classes that the model takes for granted: those of its training windows, or equal ones where
+        its loss balanced the classes; 0 for a class that it has never heard.
     wanted
-        The shares of the classes where it is used.
+        The shares of the classes where it is used; 0 for a class that it has never heard.
 
     Returns
     -------
@@ -73,7 +73,13 @@ def correct_priors(
     array([[0.857, 0.143]], dtype=float32)
     """
     values = np.maximum(checked(probabilities), LEAST)
-    values *= _priors("wanted", wanted, values.shape[1]) / _priors("trained", trained, values.shape[1])
+    before, after = _priors("trained", trained, values.shape[1]), _priors("wanted", wanted, values.shape[1])
+    if (unheard := np.flatnonzero((before == 0) & (after > 0))).size:
+        raise SettingsError(
+            f"a wanted share of {after[unheard[0]]:g} found for class {unheard[0]}, which the model has never heard, "
+            "expected 0"
+        )
+    values *= np.divide(after, before, out=np.zeros_like(before), where=before > 0)
     values /= values.sum(axis=1, keepdims=True)
     return values.astype(np.float32)
 
@@ -94,7 +100,7 @@ def estimate_priors(
     probabilities
         Calibrated, before any correction, of windows where the model is used; ``(window, class)``.
     trained
-        The shares of the classes that the model takes for granted, above 0 (see `correct_priors`).
+        The shares of the classes that the model takes for granted (see `correct_priors`).
     weights
         How much each window counts, ``(window,)``; None: all the same.
 
@@ -106,7 +112,7 @@ def estimate_priors(
     Raises
     ------
     SettingsError
-        If an argument is not as said, or shares are not one per class, above 0, with the sum 1.
+        If an argument is not as said, or shares are not one per class, not negative, with the sum 1.
 
     Examples
     --------
@@ -114,8 +120,11 @@ def estimate_priors(
     array([0.833, 0.167])
     """
     values = np.maximum(checked(probabilities), LEAST)
-    values /= _priors("trained", trained, values.shape[1])
-    shares: NDArray[np.float64] = _most_likely(values[np.newaxis], normalised(weights, len(values))[np.newaxis])[0]
+    before = _priors("trained", trained, values.shape[1])
+    shares = np.zeros_like(before)
+    heard = before > 0
+    likelihood = values[:, heard] / before[heard]
+    shares[heard] = _most_likely(likelihood[np.newaxis], normalised(weights, len(values))[np.newaxis])[0]
     return shares
 
 
@@ -230,9 +239,8 @@ def _priors(name: str, shares: Sequence[float] | NDArray[np.floating], classes: 
     values = np.asarray(shares, np.float64)
     if values.shape != (classes,):
         raise SettingsError(f"{values.size} {name} shares found, expected {classes}, one for each class")
-    least = "above 0" if name == "trained" else "of at least 0"
-    if not ((values > 0) if name == "trained" else (values >= 0)).all():
-        raise SettingsError(f"{name} shares down to {values.min():g} found, expected each {least}")
+    if not (values >= 0).all():
+        raise SettingsError(f"{name} shares down to {values.min():g} found, expected each of at least 0")
     if not abs(values.sum() - 1) < 1e-6:
         raise SettingsError(f"{name} shares with the sum {values.sum():g} found, expected 1: divide them by their sum")
     return values

@@ -17,6 +17,7 @@ from emolib.learning import evaluation
 from emolib.learning.augmentation import Augmentation, Examples, augmented
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
+from emolib.learning.validation import Validation
 from emolib.sound.variants import used_for
 from emolib.storage import AnyPath
 
@@ -89,9 +90,10 @@ class Trained:
         speakers, epochs.
     temperature
         By which its probabilities must be softened: found on the validation utterances.
+    priors
+        Share of each class that it takes for granted, ``(class,)``: the same for each that it has learnt.
     windows
-        What it says of the validation windows, softened, float32 ``(window, class)``, and their true classes, int64
-        ``(window,)``.
+        What it says of the validation windows.
     validation
         The same of utterances (see `emolib.learning.evaluation.utterance_predictions`).
     metrics
@@ -105,19 +107,11 @@ class Trained:
     profile: Profile
     training: dict[str, Any]
     temperature: float
-    windows: tuple[NDArray[np.float32], NDArray[np.int64]]
+    priors: NDArray[np.float64]
+    windows: Validation
     validation: pd.DataFrame
     metrics: dict[str, Any]
     history: list[dict[str, float]]
-
-    def confidence(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return how sure it is of the public class of each validation window, and whether that is the true one."""
-        probabilities, truth = self.windows
-        public = list(self.scheme.public_classes)
-        number = np.array([public.index(self.scheme.public[name]) for name in self.scheme.classes])
-        sums = np.zeros((len(probabilities), len(public)))
-        np.add.at(sums.T, number, probabilities.T)
-        return sums.max(axis=1).astype(np.float32), sums.argmax(axis=1) == number[truth]
 
 
 def fit(
@@ -244,7 +238,9 @@ def fit(
         profile=store.profile,
         training=facts,
         temperature=temperature,
-        windows=(softened, truth),
+        # The loss balances the classes, see `weights`.
+        priors=np.where(counts > 0, 1.0 / len(present), 0.0),
+        windows=Validation(softened, truth, _voices(windows.iloc[validation_rows]).to_numpy(str)),
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),
         history=history,
@@ -350,4 +346,8 @@ def _judge(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> tup
 
 
 def _speakers(windows: pd.DataFrame) -> list[str]:
-    return sorted((windows["corpus"] + "/" + windows["speaker"]).unique())
+    return sorted(_voices(windows).unique())
+
+
+def _voices(windows: pd.DataFrame) -> pd.Series:
+    return windows["corpus"] + "/" + windows["speaker"]

@@ -27,7 +27,7 @@ NOT_FOR = (
     "Of customers it is a high-risk use, with the duties that go with it.",
     "Languages, ages and ways of speaking that the corpora lack: a few actors read a few English sentences, and acted "
     "emotions are stronger than those of calls.",
-    "Counting emotions as they are labelled: corpora are balanced and calls mostly neutral.",
+    "Counting emotions as they are labelled: corpora are balanced and calls mostly neutral. `emolib report` estimates.",
 )
 _FIGURES = ("accuracy", "uar")
 
@@ -85,6 +85,7 @@ def card(
         "history": list(history),
         "temperature": manifest["temperature"],
         "abstention_threshold": manifest["abstention_threshold"],
+        "priors": manifest["priors"],
         "validation": manifest["metrics"],
         "evaluations": list(evaluations),
         "not_for": list(NOT_FOR),

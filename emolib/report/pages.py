@@ -31,4 +31,5 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("emolib.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["percent"] = lambda share: "not known" if share != share else f"{share:.1%}"
     return environment.get_template(template).render(**content)

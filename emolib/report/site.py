@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from emolib import archive, figures
+from emolib.archive import ledger
+from emolib.archive.mixture import Mixture, mixture
 from emolib.errors import Outcome
 from emolib.report.pages import new_folder, render
 from emolib.storage import AnyPath, resolve, write_bytes
@@ -47,6 +49,8 @@ def _content(pred: AnyPath, recordings: pd.DataFrame, channels: pd.DataFrame, wi
     scored = channels[channels["outcome"] == Outcome.SCORED].merge(
         recordings[["recording_id", "uri", "decoded_s"]], on="recording_id", validate="many_to_one"
     )
+    config = ledger.runs(pred)[-1].config if len(recordings) else None
+    heard = None if config is None else mixture(windows, recordings, config)
     dates = recordings["date"].dt.strftime("%Y-%m-%d")
     return {
         "name": resolve(pred).name,
@@ -61,6 +65,7 @@ def _content(pred: AnyPath, recordings: pd.DataFrame, channels: pd.DataFrame, wi
         "windows": len(windows),
         "abstained": int(windows["emotion"].isna().sum()),
         "outcomes": _outcomes(recordings),
+        "mixture": _mixture(heard),
         "pictures": _pictures(scored, windows),
         "worst": _records(scored.sort_values(["worst_negative", "uri"], ascending=[False, True])),
         "channels": _records(scored.assign(emotion=_dominant(scored)).sort_values(["date", "uri", "channel"])),
@@ -75,15 +80,45 @@ def _outcomes(recordings: pd.DataFrame) -> list[dict[str, Any]]:
     return _records(grouped.reset_index().sort_values(["outcome", "count"], ascending=[False, False]))
 
 
+def _mixture(heard: Mixture | None) -> dict[str, Any] | None:
+    """Return how frequent the emotions are: a table, a picture, and text for `emolib score --priors`."""
+    if heard is None:
+        return None
+    found = heard.prevalence
+    rows = [
+        {
+            "emotion": name,
+            "estimate": found.estimate[number],
+            "interval": None if found.interval is None else found.interval[number],
+            "counted": heard.counted[number],
+            "likely": heard.likely[number],
+        }
+        for number, name in enumerate(heard.classes)
+    ]
+    order = np.argsort(-found.estimate)
+    drawn = figures.shares(
+        [heard.classes[number] for number in order],
+        found.estimate[order],
+        interval=None if found.interval is None else found.interval[order],
+        label="share of the speech, estimated",
+    )
+    return {"rows": rows, "priors": _spelt(heard), "svg": figures.to_svg(drawn)}
+
+
+def _spelt(heard: Mixture) -> str:
+    """Return the likely mixture as the command line wants it, its sum 1 to the last digit."""
+    shares = np.round(heard.likely, 3)
+    shares[shares.argmax()] += 1 - shares.sum()
+    return ",".join(f"{name}={share:.3f}" for name, share in zip(heard.classes, shares, strict=True))
+
+
 def _pictures(scored: pd.DataFrame, windows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return title and SVG of each picture; none where nothing is scored."""
     if scored.empty or windows.empty:
         return []
-    counts = windows["emotion"].value_counts(normalize=True).sort_values(ascending=False)
     by_date = scored.groupby(scored["date"].dt.strftime("%Y-%m-%d"))[_POLARITIES].mean()
     confidence = windows["confidence"].to_numpy(np.float64)
     drawn = {
-        "What was heard": figures.shares(list(counts.index), counts.tolist(), label="share of labelled windows"),
         "Polarity by date of the call": figures.polarity_by_date(list(by_date.index), by_date.to_numpy()),
         "How sure the model was": figures.histogram(confidence, label="probability of the label"),
     }

@@ -17,6 +17,7 @@ from emolib.archive.ledger import Run, known, run_config
 from emolib.archive.plan import listing_table, plan
 from emolib.config import TELEPHONE, ScoringConfig
 from emolib.corpora.labels import scheme
+from emolib.learning.validation import Validation
 from emolib.sound.manifest import list_recordings
 
 RATE = 8000
@@ -31,6 +32,7 @@ class FakeBundle:
     def __init__(self, task: str = "emotion2", model_id: str = "fake") -> None:
         self.scheme = scheme(task, pd.DataFrame({"corpus": ["c"], "emotion": ["anger"], "gender": ["female"]}))
         self.classes = self.scheme.classes
+        self.priors = dict.fromkeys(self.classes, 1 / len(self.classes))
         self.model_id = model_id
         self.asked: list[tuple[int, ...]] = []
 
@@ -43,6 +45,14 @@ class FakeBundle:
 
     def check_golden(self) -> None:
         pass
+
+    def validation(self) -> Validation:
+        """Return two windows of each class for each of two speakers, one of them mistaken."""
+        truth = np.tile(np.arange(len(self.classes)).repeat(2), 2)
+        said = np.where(np.arange(len(truth)) % 2, 0, truth)
+        probabilities = np.full((len(truth), len(self.classes)), 0.4 / (len(self.classes) - 1), np.float32)
+        probabilities[np.arange(len(truth)), said] = 0.6
+        return Validation(probabilities, truth, np.repeat(["c/anna", "c/ben"], len(truth) // 2))
 
 
 def voice(seconds: float, *, seed: int, level: float = 0.1) -> np.ndarray:

@@ -126,6 +126,11 @@ def test_channels_that_say_nothing(calls: Path, model: Path, tmp_path: Path, tex
     refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--channels", text), "channels")
 
 
+@pytest.mark.parametrize("text", ["neutral", "neutral=1,neutral=0", "neutral=most", "neutral=1", "neutral=-1,anger=2"])
+def test_priors_that_are_no_mixture(calls: Path, model: Path, tmp_path: Path, text: str) -> None:
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--priors", text), "priors")
+
+
 @pytest.mark.parametrize("text", [".ul", ".ul=mp3", ".ul=ulaw:eight", ".ul=ulaw,.ul=alaw", ".g722=g722:8000"])
 def test_headerless_formats_that_are_none(calls: Path, model: Path, tmp_path: Path, text: str) -> None:
     asked = ("score", calls, "--model", model, "--out", tmp_path / "P", "--headerless", text)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -44,6 +45,24 @@ def test_how_the_work_is_cut_changes_no_row(
     ended = run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", *cut, "--failure-budget", "1")
     assert ended.exit_code == 0
     assert_same_rows(tmp_path / "P", undisturbed)
+
+
+def test_priors_correct_every_window_and_are_no_part_of_other_predictions(
+    calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    classes = [name.removeprefix("p_") for name in archive.read(undisturbed, table="windows").filter(regex="^p_")]
+    wanted = np.array([0.9 if name == "neutral" else 0.1 / (len(classes) - 1) for name in classes])
+    priors = ",".join(f"{name}={share}" for name, share in zip(classes, wanted, strict=True))
+    common = ("score", calls, "--model", model, "--priors", priors, "--failure-budget", "1", *cluster)
+    assert run_emolib(*common, "--out", tmp_path / "P").exit_code == 0
+    keys = ["recording_id", "channel", "start_s"]
+    plain, corrected = (
+        archive.read(pred, table="windows").sort_values(keys).filter(regex="^p_").to_numpy(np.float64)
+        for pred in (undisturbed, tmp_path / "P")
+    )
+    expected = plain * wanted
+    np.testing.assert_allclose(corrected, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+    assert run_emolib(*common, "--out", undisturbed).exit_code == 2
 
 
 def test_killed_in_the_middle_and_run_again(

@@ -145,7 +145,7 @@ def test_probabilities_are_softened_by_what_the_validation_windows_say(trained: 
     _, labels, validation = _split(store, "native")
     rows = np.flatnonzero(validation & (store.status() == 1))
     raw, _ = training.predict(trained.model, store, rows)
-    probabilities, truth = trained.windows
+    probabilities, truth, speakers = trained.windows
     np.testing.assert_array_equal(truth, labels[rows])
     np.testing.assert_allclose(probabilities, calibration.soften(raw, trained.temperature), atol=1e-6)
 
@@ -153,7 +153,8 @@ def test_probabilities_are_softened_by_what_the_validation_windows_say(trained: 
         return float(-np.log(calibration.soften(raw, temperature)[np.arange(len(truth)), truth]).mean())
 
     assert loss(trained.temperature) <= min(loss(trained.temperature * 1.1), loss(trained.temperature / 1.1))
-    confidence, correct = trained.confidence()
+    assert sorted(set(speakers)) == trained.training["validation_speakers"]
+    confidence, correct = trained.windows.confidence()
     np.testing.assert_array_equal(confidence, probabilities.max(axis=1))
     assert correct.mean() == np.mean(probabilities.argmax(axis=1) == truth)
 
@@ -367,7 +368,7 @@ def _change(path: Path, **values: Any) -> None:
         (lambda path: (path / "model.onnx").unlink(), "is missing"),
         (lambda path: _cut(path / "model.onnx"), "not the file"),
         (lambda path: _cut(path / "bundle.json"), "not valid JSON"),
-        (lambda path: _change(path / "bundle.json", schema_version=99), "schema version 99, expected 1"),
+        (lambda path: _change(path / "bundle.json", schema_version=99), "schema version 99, expected 2"),
         (lambda path: _change(path / "bundle.json", temperature=7.0), "was changed"),
         (lambda path: _change(path / "bundle.json", colour="red"), "colour"),
     ],

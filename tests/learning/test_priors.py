@@ -153,7 +153,7 @@ MISTAKES = np.array([[[4, 1], [1, 4]]] * 2)
         (lambda: correct_priors(HALF, [0.5, 0.5], [1.5, -0.5]), "wanted shares down to -0.5 found"),
         (lambda: correct_priors(HALF, [0.5, 0.5], [np.nan, 1.0]), "wanted shares down to nan found"),
         (lambda: correct_priors(HALF, [0.5, 0.5], [1.0]), "1 wanted shares found, expected 2"),
-        (lambda: correct_priors(HALF, [1.0, 0.0], [0.5, 0.5]), "trained shares down to 0 found, expected each above 0"),
+        (lambda: correct_priors(HALF, [1.0, 0.0], [0.5, 0.5]), "a wanted share of 0.5 found for class 1"),
         (lambda: correct_priors(2 * HALF, [0.5, 0.5], [0.5, 0.5]), "no distribution"),
         (lambda: estimate_priors(HALF, [0.2, 0.2, 0.6]), "3 trained shares found, expected 2"),
         (lambda: estimate_priors(HALF, [0.5, 0.5], np.array([-1.0])), "weights of shape"),
