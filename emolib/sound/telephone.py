@@ -1,8 +1,10 @@
 """The telephone as a function: what becomes of speech that goes through a room, a line, a codec and a network.
 
 For variants of studio recordings to train on, and to measure how a model bears each condition. A signal keeps its
-length, its rate, and its place in time; everything in between happens at 8 kHz. What a condition draws (noise, room,
-losses) depends on the seed alone: clips of one seed share them, and so do the three levels of noise.
+length, its rate, and its place in time, and gets the level at which codecs are tested (ITU-T P.56, G.191): a telephone
+is spoken into at one level, and studio recordings lie anywhere. Everything in between happens at 8 kHz. What a
+condition draws (noise, room, losses) depends on the seed alone: clips of one seed share them, and so do the three
+levels of noise.
 
 Approximations: packets are lost after decoding, so that a codec with a memory recovers at once; noise and rooms are
 models, not recordings; nobody else speaks in the background.
@@ -47,10 +49,13 @@ CONDITIONS: dict[str, str] = {
 }
 
 
+_NOMINAL_DB = -26.0  # of active speech, against full scale
+
+
 class _Line(NamedTuple):
     """What a signal meets, in this order; None: it does not."""
 
-    level_db: float = 0.0
+    level_db: float = _NOMINAL_DB
     t60_s: float | None = None
     band: bool = True
     snr_db: float | None = None
@@ -95,7 +100,8 @@ def through(condition: str, signal: NDArray[np.float32], *, sampling_rate: int, 
     Returns
     -------
     NDArray[np.float32]
-        ``(sample,)``, as long as the signal, at its rate, in time with it, within [-1, 1].
+        ``(sample,)``, as long as the signal, at its rate, in time with it, within [-1, 1]; active speech at about
+        -26 dBFS.
 
     Raises
     ------
@@ -124,7 +130,7 @@ def _drawn(seed: int) -> _Line:
     rng = generator("telephone", seed)
     codec = str(rng.choice(list(_CODECS)))
     return _Line(
-        level_db=rng.uniform(-12, 3),
+        level_db=_NOMINAL_DB + rng.uniform(-12, 3),
         t60_s=rng.uniform(0.2, 0.6) if rng.random() < 0.3 else None,
         band=codec != "opus",
         snr_db=rng.uniform(10, 35) if rng.random() < 0.75 else None,
@@ -135,7 +141,8 @@ def _drawn(seed: int) -> _Line:
 
 def _sent(line: _Line, speech: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Return what a line makes of speech at 8 kHz."""
-    sent = speech * np.float32(10 ** (line.level_db / 20))
+    active = active_level(speech) if len(speech) else 0.0
+    sent = speech * np.float32(10 ** (line.level_db / 20) / active if active else 1.0)
     if line.t60_s is not None:
         sent = reverberated(sent, line.t60_s, generator("room", seed))
     if line.band:

@@ -58,21 +58,27 @@ def _voice(speed: float) -> Variant:
 
 # Virtual speakers: Ko, Peddinti, Povey and Khudanpur 2015, "Audio augmentation for speech recognition", went to 10 %.
 _VOICES = {f"speed{round(100 * speed)}": _voice(speed) for speed in (0.86, 0.93, 1.07, 1.15)}
-_RANDOM_CHANNEL = {"telephone": Variant(telephone.CONDITIONS["telephone"], "training", condition="telephone")}
+_TELEPHONES = {"telephone": Variant(telephone.CONDITIONS["telephone"], "training", condition="telephone")} | {
+    name.replace("speed", "telephone"): Variant(
+        f"{voice.about}, on the telephone", "training", voice.speed, "telephone"
+    )
+    for name, voice in _VOICES.items()
+}
 _CHANNELS = {
     name: Variant(about, "judging", condition=name)
     for name, about in telephone.CONDITIONS.items()
-    if name not in _RANDOM_CHANNEL
+    if name not in _TELEPHONES
 }
-VARIANTS: dict[str, Variant] = {**_VOICES, **_RANDOM_CHANNEL, **_CHANNELS}
+VARIANTS: dict[str, Variant] = {**_VOICES, **_TELEPHONES, **_CHANNELS}
 """Every kind of copy by its name."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "voices": tuple(_VOICES),
+    "telephones": tuple(_TELEPHONES),
     "noise": tuple(name for name in _CHANNELS if name.startswith("noise")),
     "channels": tuple(_CHANNELS),
 }
-"""Short names for several of them: other voices, noises, every channel of the table of robustness."""
+"""Short names for several of them: other voices; all voices on the telephone; noises; all channels to be judged on."""
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
