@@ -71,7 +71,7 @@ class Recipe:
 # Found on validation speakers: see tests/benchmarks/experiments.md.
 RECIPES = {
     "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation()),
-    "default": Recipe(12, 2400, 64, 1e-3, 1e-4, Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20)),
+    "default": Recipe(8, 4800, 64, 1e-3, 1e-4, Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20)),
 }
 
 

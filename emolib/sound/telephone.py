@@ -45,7 +45,7 @@ CONDITIONS: dict[str, str] = {
     "noise20": "noise 20 dB below active speech, in the band, then µ-law",
     "noise10": "noise 10 dB below active speech, in the band, then µ-law",
     "noise5": "noise 5 dB below active speech, in the band, then µ-law",
-    "telephone": "a draw of all of this: codec, level, and perhaps a room, noise of 10 to 35 dB, and losses",
+    "telephone": "a draw of all of this: codec or none, level, and perhaps a room, noise of 10 to 35 dB, and losses",
 }
 
 
@@ -128,7 +128,7 @@ def through(condition: str, signal: NDArray[np.float32], *, sampling_rate: int, 
 def _drawn(seed: int) -> _Line:
     """Return any line; the ranges are wide rather than typical, for a model that has to bear them all."""
     rng = generator("telephone", seed)
-    codec = str(rng.choice(list(_CODECS)))
+    codec = [*_CODECS, None][rng.integers(len(_CODECS) + 1)]
     return _Line(
         level_db=_NOMINAL_DB + rng.uniform(-12, 3),
         t60_s=rng.uniform(0.2, 0.6) if rng.random() < 0.3 else None,
