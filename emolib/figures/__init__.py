@@ -49,13 +49,14 @@ def shares(
         axes.hlines(list(names), low, high, color=INK, linewidth=1.5)
         ends = np.maximum(known, high)
         texts = [f"{text} ({low:.1%} to {high:.1%})" for text, (low, high) in zip(texts, interval, strict=True)]
+    texts = ["not known" if np.isnan(value) else text for value, text in zip(values, texts, strict=True)]
     for bar, end, text in zip(bars, ends, texts, strict=True):
         place = (end, bar.get_y() + bar.get_height() / 2)
         axes.annotate(text, place, (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, max(ends.max(), 0.05) * (1.15 if interval is None else 1.5))
     axes.set_xlabel(label)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
     plain(axes)
     return figure
 
