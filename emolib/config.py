@@ -111,8 +111,8 @@ ARTICLE = Profile(
 )
 # 32 ms frames every 16 ms. 40 coefficients keep what 20 lose, and the floor lies so low that quiet clips lose nothing
 # to it: at 1e-7 the default network told RAVDESS's emotions 6 points worse (tests/benchmarks/experiments.md). 4 s hold
-# most clips of the corpora whole. `telephone` looks at what a telephone lets pass, so that a model does not lean on what
-# calls lack: that costs 4 points on studio recordings, and calls are told as well as those.
+# most clips of the corpora whole. `telephone` looks at what a telephone lets pass, so that a model does not lean on
+# what calls lack: that costs 4 points on studio recordings, and calls are told as well as those.
 TELEPHONE = Profile(
     name="telephone",
     features=MfccConfig(sampling_rate=8000, n_fft=256, hop_length=128, n_mels=40, n_mfcc=40, fmin=200.0, fmax=3600.0),
