@@ -116,7 +116,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _CHANNEL,
         Column("start_s", _REAL, "Start in the recording", "s", key=True),
         Column("end_s", _REAL, "End of the sound in the window", "s"),
-        Column("p_<class>", _SHARE, "Probability of the class"),
+        Column("p_<class>", _SHARE, "Probability of the class, corrected for `--priors` where they were given"),
         *_polarities("polarity", "Probability of {} polarity"),
         Column("emotion", _TEXT, "The most probable class; null when the model abstains"),
         Column("confidence", _SHARE, "Probability of the most probable class"),
