@@ -88,6 +88,28 @@ def aligned(
     return moved, valid_frames.astype(np.int32)
 
 
+def cropped(
+    features: NDArray[np.float32], valid_frames: NDArray[np.int32], frames: int, generator: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return a random stretch of each row: all of it where it is no longer than that.
+
+    Parameters
+    ----------
+    frames
+        Length of the stretch, at most as many as the rows have.
+
+    Examples
+    --------
+    >>> rows = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
+    >>> kept, valid_frames = cropped(rows, np.array([4, 2]), 3, np.random.default_rng(0))
+    >>> kept[:, :, 0].tolist(), valid_frames.tolist()
+    ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [3, 2])
+    """
+    first = generator.integers(0, np.maximum(valid_frames - frames, 0) + 1)
+    kept = np.take_along_axis(features, (first[:, np.newaxis] + np.arange(frames))[:, :, np.newaxis], axis=1)
+    return kept, np.minimum(valid_frames, frames).astype(np.int32)
+
+
 def augmented(
     features: NDArray[np.float32],
     valid_frames: NDArray[np.int32],

@@ -155,6 +155,7 @@ def build(
     mean: NDArray[np.float32],
     scale: NDArray[np.float32],
     seed: int,
+    frames: int | None = None,
 ) -> keras.Model:
     """Build an untrained network.
 
@@ -170,6 +171,8 @@ def build(
         Mean and standard deviation of each coefficient over the training data, shape ``(coefficient,)``.
     seed
         Seed of the initial weights and of dropout. Sets the global seeds of Python, NumPy and TensorFlow.
+    frames
+        Length of a window; None: as the profile says. The weights of ``default`` suit windows of any length.
 
     Returns
     -------
@@ -185,8 +188,8 @@ def build(
     if architecture not in _BODIES:
         raise SettingsError(f"architecture {architecture!r} found, expected one of {', '.join(ARCHITECTURES)}")
     keras.utils.set_random_seed(seed)
-    shape = window_shape(profile.features, profile.windows)
-    features = keras.Input(shape, dtype="float32", name="features")
+    whole, coefficients = window_shape(profile.features, profile.windows)
+    features = keras.Input((frames or whole, coefficients), dtype="float32", name="features")
     valid_frames = keras.Input((), dtype="int32", name="valid_frames")
     standardize = Standardize(name="standardize")
     hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile)

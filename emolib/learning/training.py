@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from emolib.config import CLEAN, Profile
 from emolib.errors import EmolibError, SettingsError
+from emolib.features.windows import window_shape
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Augmentation, Examples, augmented
+from emolib.learning.augmentation import Augmentation, Examples, augmented, cropped
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
 from emolib.learning.validation import Validation
@@ -58,6 +59,9 @@ class Recipe:
         Of AdamW.
     augmentation
         What is done to every minibatch.
+    speech_s
+        Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
+        half as long, and no epoch shows a long row as the last one did.
     """
 
     epochs: int
@@ -66,12 +70,13 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     augmentation: Augmentation
+    speech_s: float | None = None
 
 
 # Found on validation speakers: see tests/benchmarks/experiments.md.
 RECIPES = {
     "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation()),
-    "default": Recipe(8, 4800, 64, 1e-3, 1e-4, Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20)),
+    "default": Recipe(8, 4800, 64, 1e-3, 1e-4, Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20), 2.4),
 }
 
 
@@ -180,14 +185,24 @@ def fit(
 
     source, recipe = InMemory(store), RECIPES[architecture]
     mean, scale = _standardisation(source, train_rows)
-    model = networks.build(
-        architecture, profile=store.profile, classes=len(scheme.classes), mean=mean, scale=scale, seed=seed
+    frames = _frames(store.profile, recipe)
+    model, learner = (
+        networks.build(
+            architecture,
+            profile=store.profile,
+            classes=len(scheme.classes),
+            mean=mean,
+            scale=scale,
+            seed=seed,
+            frames=length,
+        )
+        for length in (None, frames)
     )
     weights = np.zeros(len(counts), np.float32)
     weights[present] = len(train_rows) / (len(present) * counts[present])
     batches = Batches(source, train_rows, labels, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
-    _compile(model, recipe, epochs * len(batches))
+    _compile(learner, recipe, epochs * len(batches))
     facts = {
         "architecture": architecture,
         "seed": seed,
@@ -203,10 +218,11 @@ def fit(
     }
 
     state = None if checkpoint is None else Checkpoint(checkpoint, facts)
-    history = [] if state is None else state.restore(model)
+    history = [] if state is None else state.restore(learner)
     for epoch in range(len(history) + 1, epochs + 1):
         began = time.monotonic()
-        training_loss = _learn(model, _examples(model, batches, epoch, weights, mean, recipe, seed))
+        training_loss = _learn(learner, _examples(learner, batches, epoch, weights, mean, recipe, frames, seed))
+        model.set_weights(learner.get_weights())
         probabilities, _ = predict(model, source, validation_rows)
         loss, uar = _judge(probabilities, labels[validation_rows])
         entry = {
@@ -221,10 +237,11 @@ def fit(
             raise EmolibError(f"the loss is {entry['loss']} after epoch {epoch}, expected a number: check the features")
         history.append(entry)
         if state is not None:
-            state.keep(model, history)
+            state.keep(learner, history)
         if on_epoch is not None:
             on_epoch(entry)
 
+    model.set_weights(learner.get_weights())
     probabilities, valid_frames = predict(model, source, validation_rows)
     truth = labels[validation_rows]
     temperature = fit_temperature(probabilities, truth)
@@ -272,6 +289,14 @@ def predict(
     return np.concatenate(probabilities), np.concatenate(frames)
 
 
+def _frames(profile: Profile, recipe: Recipe) -> int:
+    """Return how many frames of a window are learnt from at a time."""
+    frames, _ = window_shape(profile.features, profile.windows)
+    if recipe.speech_s is None:
+        return frames
+    return min(frames, round(recipe.speech_s * profile.features.sampling_rate / profile.features.hop_length))
+
+
 def _compile(model: keras.Model, recipe: Recipe, steps: int) -> None:
     rise = steps // 20
     rate = keras.optimizers.schedules.CosineDecay(
@@ -302,12 +327,14 @@ def _examples(
     weights: NDArray[np.float32],
     mean: NDArray[np.float32],
     recipe: Recipe,
+    frames: int,
     seed: int,
 ) -> Iterator[Examples]:
     generator = np.random.default_rng([seed, epoch])
     for batch in batches.epoch(epoch):
+        features, valid_frames = networks.aligned(model, batch.features, batch.valid_frames)
         yield augmented(
-            *networks.aligned(model, batch.features, batch.valid_frames),
+            *cropped(features, valid_frames, frames, generator),
             batch.labels,
             class_weights=weights,
             hidden=mean,
