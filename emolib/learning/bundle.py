@@ -294,10 +294,13 @@ def refuse_existing(path: AnyPath) -> None:
     Raises
     ------
     SettingsError
-        If anything lies there but an empty folder, or one with the checkpoint of a training that did not end.
+        If anything lies there but an empty folder, or what a training left that did not end: its checkpoint is the
+        last file to go, `bundle.json` the last to come.
     """
     path = resolve(path)
-    if path.is_file() or (path.is_dir() and any(entry.name != CHECKPOINT for entry in path.iterdir())):
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    unfinished = CHECKPOINT in names and "bundle.json" not in names
+    if path.is_file() or (names and not unfinished):
         raise SettingsError(f"{path} exists, expected a new folder: name another --model, or remove it")
 
 

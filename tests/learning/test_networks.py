@@ -389,3 +389,14 @@ def test_damaged_golden_set_is_refused(copy: Path) -> None:
 def test_folder_that_holds_something_is_refused(trained_article: Trained, copy: Path) -> None:
     with pytest.raises(SettingsError, match="exists"):
         bundles.save(copy, trained_article)
+    (copy / bundles.CHECKPOINT).write_bytes(b"")
+    with pytest.raises(SettingsError, match="exists"):
+        bundles.save(copy, trained_article)
+
+
+def test_a_save_that_was_killed_is_done_again(trained_article: Trained, copy: Path) -> None:
+    (copy / bundles.CHECKPOINT).write_bytes(b"")
+    (copy / "model.onnx").write_bytes(b"half of it")
+    (copy / "bundle.json").unlink()
+    bundles.save(copy, trained_article).check_golden()
+    assert not (copy / bundles.CHECKPOINT).exists()
