@@ -97,12 +97,15 @@ class RelativeLevel(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="emolib")
 class Deltas(layers.Layer):
-    """Put each coefficient's slope and curvature over time beside it: the usual regression over five frames."""
+    """Put each coefficient's slope and curvature over time beside it: the usual regression over five frames.
+
+    They are scaled to vary about as much as the coefficient: what is ten times smaller is hardly learnt from.
+    """
 
     def call(self, features: Any) -> Any:
         """Map ``(window, frame, coefficient)`` to ``(window, frame, 3 * coefficient)``."""
         slope = _slope(features)
-        return ops.concatenate([features, slope, _slope(slope)], axis=-1)
+        return ops.concatenate([features, 4.0 * slope, 10.0 * _slope(slope)], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="emolib")
@@ -235,15 +238,20 @@ def to_onnx(model: keras.Model) -> bytes:
 def aligned(
     model: keras.Model, features: NDArray[np.float32], valid_frames: NDArray[np.int32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return windows that begin with their speech and end with it, where the network looks at nothing else.
+    """Return windows that begin and end with their speech, at the mean level 0, if a network sees no difference.
 
-    To the network they are the same as before; but mixed with one another they are speech on speech.
+    To one that looks at nothing else, and at levels only relative to their mean, they are the same as before; but what
+    is mixed with them or hidden in them is then neither silence nor far too loud.
     """
     layer = next((layer for layer in model.layers if isinstance(layer, Speech)), None)
     if layer is None:
         return features, valid_frames
     first, last = layer.span(features, valid_frames)
-    return augmentation.aligned(features, np.asarray(first), np.asarray(last))
+    moved, lengths = augmentation.aligned(features, np.asarray(first), np.asarray(last))
+    speech = np.arange(moved.shape[1]) < lengths[:, np.newaxis]
+    level = moved[:, :, 0].sum(axis=1, where=speech) / lengths
+    moved[:, :, 0] -= np.where(speech, level[:, np.newaxis], 0.0)
+    return moved, lengths
 
 
 def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,20 +185,11 @@ def fit(
         raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
 
     source, recipe = InMemory(store), RECIPES[architecture]
-    mean, scale = _standardisation(source, train_rows)
-    frames = _frames(store.profile, recipe)
-    model, learner = (
-        networks.build(
-            architecture,
-            profile=store.profile,
-            classes=len(scheme.classes),
-            mean=mean,
-            scale=scale,
-            seed=seed,
-            frames=length,
-        )
-        for length in (None, frames)
-    )
+    build = partial(networks.build, architecture, profile=store.profile, classes=len(scheme.classes), seed=seed)
+    frames, coefficients = _frames(store.profile, recipe), source.shape[2]
+    blank = build(mean=np.zeros(coefficients, np.float32), scale=np.ones(coefficients, np.float32))
+    mean, scale = _standardisation(blank, source, train_rows)
+    model, learner = (build(mean=mean, scale=scale, frames=length) for length in (None, frames))
     weights = np.zeros(len(counts), np.float32)
     weights[present] = len(train_rows) / (len(present) * counts[present])
     batches = Batches(source, train_rows, labels, batch_size=recipe.batch_size, seed=seed)
@@ -343,10 +335,13 @@ def _examples(
         )
 
 
-def _standardisation(store: Shards, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard deviation of each coefficient over the real frames of some rows, ``(coefficient,)``."""
+def _standardisation(
+    model: keras.Model, store: Shards, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and deviation of each coefficient over what a network sees of some rows, ``(coefficient,)``."""
     count, total, squares = 0, np.zeros(store.shape[2]), np.zeros(store.shape[2])
-    for features, valid_frames in in_order(store, rows):
+    for found in in_order(store, rows):
+        features, valid_frames = networks.aligned(model, *found)
         real = np.arange(features.shape[1]) < valid_frames[:, np.newaxis]
         frames = features[real].astype(np.float64)
         count += len(frames)

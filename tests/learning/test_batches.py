@@ -50,12 +50,12 @@ def _epoch(store: Any, rows: NDArray[np.int64], number: int, **options: int) -> 
 
 
 def _plain(store: Any, rows: NDArray[np.int64], number: int, *, batch_size: int, seed: int = 0) -> list[list[int]]:
-    """The order as it is defined: four shards at a time, what is left of them is shuffled with the next four."""
+    """The order as it is defined: 32 shards at a time, what is left of them is shuffled with the next 32."""
     generator = np.random.default_rng([seed, number])
     shards = [part for start, stop in store.shards if len(part := rows[(rows >= start) & (rows < stop)])]
     order, left, found = generator.permutation(len(shards)), np.zeros(0, np.int64), []
-    for first in range(0, len(order), 4):
-        pool = np.concatenate([left, *(shards[place] for place in order[first : first + 4])])
+    for first in range(0, len(order), 32):
+        pool = np.concatenate([left, *(shards[place] for place in order[first : first + 32])])
         pool = pool[generator.permutation(len(pool))]
         whole = len(pool) // batch_size * batch_size
         found += pool[:whole].reshape(-1, batch_size).tolist()
@@ -101,7 +101,7 @@ def test_order_is_decided_by_seed_and_epoch() -> None:
 
 
 def test_order_is_the_same_in_every_run() -> None:
-    assert _epoch(Rows(10, 2), np.arange(10), 1, batch_size=4, seed=7) == [[5, 2, 6, 0], [3, 4, 7, 1], [8, 9]]
+    assert _epoch(Rows(10, 2), np.arange(10), 1, batch_size=4, seed=7) == [[3, 8, 7, 0], [5, 6, 2, 9], [4, 1]]
 
 
 def test_a_row_may_be_taken_twice() -> None:
@@ -110,18 +110,19 @@ def test_a_row_may_be_taken_twice() -> None:
 
 
 def test_memory_holds_a_pool_and_a_few_batches() -> None:
-    store, taken = Rows(1000, 10), 0
+    store, taken = Rows(5000, 10), 0
     for batch in _batches(store).epoch(0):
-        # Four shards, what was left of the pool before them, eight batches ahead and the one that is being made.
-        assert sum(stop - start for start, stop in store.reads) - taken <= 40 + 8 + 9 * 8
+        # 32 shards, what was left of the pool before them, eight batches ahead and the one that is being made.
+        assert sum(stop - start for start, stop in store.reads) - taken <= 320 + 8 + 9 * 8
         taken += len(batch.labels)
 
 
 def test_batches_are_made_ahead_of_time() -> None:
-    store = Rows(1000, 10)
+    store = Rows(326, 10)
     stream = _batches(store).epoch(0)
-    next(stream)
-    _until(lambda: len(store.reads) > 4)  # the first batch came out of the first four shards
+    for _ in range(35):
+        next(stream)
+    _until(lambda: len(store.reads) > 32)  # these batches came out of the first 32 shards
 
 
 @pytest.fixture(params=["batches", "in_order"])
