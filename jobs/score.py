@@ -78,7 +78,8 @@ def score(
         Keep the gender in the labels of a model that tells it (emotion2).
     priors
         How frequent each emotion is in the archive, such as negative=0.1,neutral=0.8,positive=0.1: the probabilities
-        are corrected for it. `emolib report` estimates it from predictions that were made without.
+        are corrected for it. `emolib report` estimates it from predictions that were made without. A threshold that
+        `train --precision` found holds for uncorrected ones.
     headerless
         What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
         Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.

@@ -17,6 +17,7 @@ from emolib.learning import bundle
 from emolib.learning.batches import usable_rows
 from emolib.learning.calibration import abstention_threshold
 from emolib.report.card import card, read_evaluations
+from emolib.sound.variants import learnt_copies
 from emolib.storage import resolve
 from jobs.console import Result, say, table
 
@@ -71,8 +72,15 @@ def train(
     """
     bundle.refuse_existing(model)
     opened = FeatureStore.open(store)
-    judged = read_evaluations(evaluations, task=task, architecture=architecture, fingerprint=opened.fingerprint)
     windows = opened.windows
+    judged = read_evaluations(
+        evaluations,
+        task=task,
+        architecture=architecture,
+        fingerprint=opened.fingerprint,
+        epochs=epochs,
+        copies=learnt_copies(windows["variant"]),
+    )
     scheme = labels.scheme(task, windows)
     numbers = np.where(usable_rows(opened), labels.label(windows, scheme), -1)
     labelled = numbers >= 0

@@ -6,6 +6,7 @@ product, so the same recording gives the same bits wherever it is scored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def labels_of(bundle: ModelBundle, config: ScoringConfig) -> Labels:
 def _wanted(priors: Mapping[str, float], trained: Mapping[str, float]) -> tuple[float, ...]:
     if sorted(priors) != sorted(trained):
         raise SettingsError(f"priors of {', '.join(sorted(priors))} found, expected one of each: {', '.join(trained)}")
-    total = sum(priors.values())
+    total = math.fsum(priors.values())  # the same in whatever order they were said
     if abs(total - 1) > 1e-3:
         raise SettingsError(f"priors with the sum {total:g} found, expected 1")
     if unheard := [name for name, share in trained.items() if not share and priors[name]]:

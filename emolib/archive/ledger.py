@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -88,8 +88,12 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
         "channels": {str(channel): config.channels[channel] for channel in sorted(config.channels)},
         "roles": None if roles is None else sorted(roles),
         "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},
-        "priors": None if labels.wanted is None else dict(zip(labels.classes, labels.wanted, strict=True)),
+        "priors": None if labels.wanted is None else _spelt(labels.classes, labels.wanted),
     }
+
+
+def _spelt(classes: Sequence[str], shares: Sequence[float]) -> str:
+    return ",".join(f"{name}={share!r}" for name, share in zip(classes, shares, strict=True))
 
 
 def scoring_fingerprint(bundle: ModelBundle, config: ScoringConfig) -> str:

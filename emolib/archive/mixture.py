@@ -33,12 +33,16 @@ class Mixture:
         these said nothing of a class.
     likely
         The mixture under which the probabilities of the windows are most likely, ``(class,)``: what `--priors` wants.
+    calls, speakers
+        From how many calls, and by the mistakes with how many validation speakers, that is estimated.
     """
 
     classes: tuple[str, ...]
     counted: NDArray[np.float64]
     prevalence: Prevalence
     likely: NDArray[np.float64]
+    calls: int
+    speakers: int
 
 
 def mixture(windows: pd.DataFrame, recordings: pd.DataFrame, config: RunConfig) -> Mixture | None:
@@ -66,6 +70,8 @@ def mixture(windows: pd.DataFrame, recordings: pd.DataFrame, config: RunConfig) 
         counted=counts[:, :-1].sum(axis=0) / labelled if labelled else np.full(len(classes), np.nan),
         prevalence=_prevalence(counts, np.array(config.mistakes)),
         likely=estimate_priors(probabilities, config.priors),
+        calls=len(counts),
+        speakers=len(config.mistakes),
     )
 
 

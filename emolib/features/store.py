@@ -223,6 +223,11 @@ class FeatureStore:
         return cls(path, group, parse(Profile, found["settings"]))
 
     @property
+    def windows_hash(self) -> str:
+        """Hash of the table of rows: what the store holds, and in which order."""
+        return str(self._group.attrs["windows_hash"])
+
+    @property
     def fingerprint(self) -> str:
         """The feature fingerprint of its settings."""
         return str(self._group.attrs["fingerprint"])

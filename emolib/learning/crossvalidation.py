@@ -25,7 +25,7 @@ from emolib.learning.evaluation import (
     numbers,
     utterance_predictions,
 )
-from emolib.sound.variants import VARIANTS, used_for
+from emolib.sound.variants import learnt_copies, used_for
 
 if TYPE_CHECKING:
     from emolib.features.store import FeatureStore
@@ -131,7 +131,6 @@ def cross_validate(
             on_fold(result)
     predictions = pd.concat(tables, ignore_index=True)
     speakers = windows["corpus"] + "/" + windows["speaker"]
-    variants = set(windows["variant"])
     learnt_from = np.logical_or.reduce([fold.train for fold in folds])
     return Evaluation(
         task=task,
@@ -142,7 +141,7 @@ def cross_validate(
         classes=scheme.classes,
         speaker_independent=not any(set(speakers[fold.train]) & set(speakers[fold.test]) for fold in folds),
         corpora=tuple(sorted(windows["corpus"][learnt_from].unique())),
-        copies=tuple(name for name in VARIANTS if name in variants and used_for(name, "training")),
+        copies=learnt_copies(windows["variant"]),
         folds=results,
         predictions=predictions,
         uncalibrated_error=expected_calibration_error(*numbers(pd.concat(uncalibrated), scheme.classes)),

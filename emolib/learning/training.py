@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +92,10 @@ class Trained:
     scheme, profile
         What its outputs and its inputs are.
     training
-        The facts of the training: architecture, seed, store fingerprint, corpora, variants, counts, validation
-        speakers, epochs.
+        The facts of the training: architecture, seed, recipe, epochs, the store's fingerprint and the hash of its rows,
+        corpora, variants, counts, validation speakers.
     temperature
-        By which its probabilities must be softened: found on the validation utterances.
+        By which its probabilities must be softened: found on the validation windows.
     priors
         Share of each class that it takes for granted, ``(class,)``: the same for each that it has learnt.
     windows
@@ -201,6 +201,8 @@ def fit(
         "epochs": epochs,
         "task": scheme.name,
         "store_fingerprint": store.fingerprint,
+        "store_windows": store.windows_hash,
+        "recipe": asdict(recipe),
         "corpora": sorted(windows["corpus"].iloc[train_rows].unique()),
         "variants": sorted(windows["variant"].iloc[train_rows].unique()),
         "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},

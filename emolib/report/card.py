@@ -33,26 +33,40 @@ _FIGURES = ("accuracy", "uar")
 
 
 def read_evaluations(
-    folders: Sequence[AnyPath], *, task: str, architecture: str, fingerprint: str
+    folders: Sequence[AnyPath],
+    *,
+    task: str,
+    architecture: str,
+    fingerprint: str,
+    epochs: int | None,
+    copies: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Return what `emolib evaluate` found of the recipe that a model is made by.
 
     Raises
     ------
     SettingsError
-        If a folder holds no evaluation, or one of another task, architecture or feature fingerprint.
+        If a folder holds no evaluation, or one of another task, architecture, feature fingerprint or number of epochs,
+        or one that learnt from other copies.
     """
-    expected = {"task": task, "architecture": architecture, "store_fingerprint": fingerprint}
+    expected = {
+        "task": task,
+        "architecture": architecture,
+        "store_fingerprint": fingerprint,
+        "epochs": epochs,
+        "copies": list(copies),
+    }
     reports = []
     for folder in folders:
         place = resolve(folder) / "evaluation.json"
         if not place.exists():
             raise SettingsError(f"{place} not found, expected what `emolib evaluate --out {folder}` writes")
         report = read_json(place)
+        found = {**report, "copies": report.get("learnt_from", {}).get("copies")}
         for name, value in expected.items():
-            if report.get(name) != value:
+            if found.get(name) != value:
                 raise SettingsError(
-                    f"{place} is of {name} {report.get(name)}, expected {value}: evaluate what is to be trained"
+                    f"{place} is of {name} {found.get(name)}, expected {value}: evaluate what is to be trained"
                 )
         reports.append(report)
     return reports

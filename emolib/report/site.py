@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emolib import archive, figures
 from emolib.archive import ledger
@@ -15,6 +16,8 @@ from emolib.report.pages import new_folder, render
 from emolib.storage import AnyPath, resolve, write_bytes
 
 _ROWS_SHOWN = 50
+_LEAST_SHARE = 0.001
+_ENOUGH = 20  # calls and speakers, for an interval over them to hold what it says
 _POLARITIES = ["polarity_negative", "polarity_neutral", "polarity_positive"]
 
 
@@ -65,7 +68,7 @@ def _content(pred: AnyPath, recordings: pd.DataFrame, channels: pd.DataFrame, wi
         "windows": len(windows),
         "abstained": int(windows["emotion"].isna().sum()),
         "outcomes": _outcomes(recordings),
-        "mixture": _mixture(heard),
+        "mixture": None if heard is None or config is None else _mixture(heard, config),
         "pictures": _pictures(scored, windows),
         "worst": _records(scored.sort_values(["worst_negative", "uri"], ascending=[False, True])),
         "channels": _records(scored.assign(emotion=_dominant(scored)).sort_values(["date", "uri", "channel"])),
@@ -80,10 +83,8 @@ def _outcomes(recordings: pd.DataFrame) -> list[dict[str, Any]]:
     return _records(grouped.reset_index().sort_values(["outcome", "count"], ascending=[False, False]))
 
 
-def _mixture(heard: Mixture | None) -> dict[str, Any] | None:
+def _mixture(heard: Mixture, config: ledger.RunConfig) -> dict[str, Any]:
     """Return how frequent the emotions are: a table, a picture, and text for `emolib score --priors`."""
-    if heard is None:
-        return None
     found = heard.prevalence
     rows = [
         {
@@ -102,12 +103,23 @@ def _mixture(heard: Mixture | None) -> dict[str, Any] | None:
         interval=None if found.interval is None else found.interval[order],
         label="share of the speech, estimated",
     )
-    return {"rows": rows, "priors": _spelt(heard), "svg": figures.to_svg(drawn)}
+    return {
+        "rows": rows,
+        "corrected": config.scoring_settings["priors"],
+        "few": min(heard.calls, heard.speakers) < _ENOUGH,
+        "calls": heard.calls,
+        "speakers": heard.speakers,
+        "priors": _spelt(heard, np.array(config.priors) > 0),
+        "svg": figures.to_svg(drawn),
+    }
 
 
-def _spelt(heard: Mixture) -> str:
-    """Return the likely mixture as the command line wants it, its sum 1 to the last digit."""
-    shares = np.round(heard.likely, 3)
+def _spelt(heard: Mixture, possible: NDArray[np.bool_]) -> str:
+    """Return the likely mixture as the command line wants it, its sum 1 to the last digit.
+
+    What the model may find at all keeps a share: with none it could never be found again.
+    """
+    shares = np.round(np.where(possible, np.maximum(heard.likely, _LEAST_SHARE), 0.0), 3)
     shares[shares.argmax()] += 1 - shares.sum()
     return ",".join(f"{name}={share:.3f}" for name, share in zip(heard.classes, shares, strict=True))
 

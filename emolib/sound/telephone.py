@@ -50,6 +50,7 @@ CONDITIONS: dict[str, str] = {
 
 
 _NOMINAL_DB = -26.0  # of active speech, against full scale
+_SILENCE = 1e-6
 
 
 class _Line(NamedTuple):
@@ -141,8 +142,11 @@ def _drawn(seed: int) -> _Line:
 
 def _sent(line: _Line, speech: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Return what a line makes of speech at 8 kHz."""
-    active = active_level(speech) if len(speech) else 0.0
-    sent = speech * np.float32(10 ** (line.level_db / 20) / active if active else 1.0)
+    if not len(speech):
+        return speech
+    # In the band: neither an offset nor rumble is speech.
+    active = active_level(band_limited(speech))
+    sent = speech * np.float32(10 ** (line.level_db / 20) / active if active > _SILENCE else 1.0)
     if line.t60_s is not None:
         sent = reverberated(sent, line.t60_s, generator("room", seed))
     if line.band:

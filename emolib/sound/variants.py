@@ -6,7 +6,7 @@ A copy follows its original: it keeps the utterance's name, so no split ever par
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -111,6 +111,18 @@ def used_for(variant: str, use: Use) -> bool:
     (True, False, True)
     """
     return variant == CLEAN or VARIANTS[variant].use == use
+
+
+def learnt_copies(variants: Iterable[str]) -> tuple[str, ...]:
+    """Return which of some variants are copies to learn from, each once, in the order of `VARIANTS`.
+
+    Examples
+    --------
+    >>> learnt_copies(["noise10", "telephone", "clean", "speed93", "telephone"])
+    ('speed93', 'telephone')
+    """
+    present = set(variants)
+    return tuple(name for name, kind in VARIANTS.items() if name in present and kind.use == "training")
 
 
 def read(source: AnyPath, variant: str, *, sampling_rate: int, name: str) -> tuple[NDArray[np.float32], audio.Audio]:

@@ -40,8 +40,9 @@ def test_given_priors_correct_the_published_probabilities_before_anything_is_jud
 
 
 def test_given_priors_change_the_scoring_fingerprint_and_their_order_does_not(bundle: FakeBundle) -> None:
-    turned = dict(reversed(CALLS.items()))
-    found = [scoring_fingerprint(bundle, ScoringConfig(priors=priors)) for priors in ({}, CALLS, turned)]
+    wanted = {"negative": 0.1, "neutral": 0.2, "positive": 0.7}
+    turned = dict(reversed(wanted.items()))
+    found = [scoring_fingerprint(bundle, ScoringConfig(priors=priors)) for priors in ({}, wanted, turned)]
     assert found[0] != found[1] == found[2]
 
 

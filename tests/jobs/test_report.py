@@ -35,5 +35,6 @@ def test_the_page_estimates_how_frequent_emotions_are_in_a_form_that_scoring_tak
     assert found is not None
     priors = {name: float(share) for name, share in (each.split("=") for each in found[1].split(","))}
     assert sum(priors.values()) == pytest.approx(1, abs=1e-6)
+    assert min(priors.values()) >= 0.001  # with a share of nothing an emotion could never be found again
     planned = run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--plan", "--priors", found[1])
     assert planned.exit_code == 0

@@ -84,6 +84,9 @@ def test_a_card_with_the_figures_of_something_else_is_refused(varied: Path, eval
     ended = run_emolib("train", varied, *asked, "--evaluations", evaluation)
     assert ended.exit_code == 2
     assert "architecture article, expected default" in ended.summary["error"]
+    ended = run_emolib("train", varied, *asked, "--architecture", "article", "--evaluations", evaluation)
+    assert ended.exit_code == 2
+    assert "expected None" in ended.summary["error"]  # it trained for a given number of epochs
     ended = run_emolib("train", varied, *asked, "--evaluations", tmp_path)
     assert ended.exit_code == 2
     assert "evaluation.json not found" in ended.summary["error"]

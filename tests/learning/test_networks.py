@@ -22,7 +22,7 @@ from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.model import ARCHITECTURES, Deltas, build, to_onnx
 from emolib.learning.training import Trained
 from emolib.storage import read_json, write_json
-from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE
+from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
 
 CLASSES = 3
 
@@ -209,6 +209,12 @@ def test_a_checkpoint_of_another_training_is_refused(store: FeatureStore, tmp_pa
     _fit(store, epochs=1, checkpoint=tmp_path / "training.npz")
     with pytest.raises(SettingsError, match="seed is 0, expected 1"):
         _fit(store, epochs=1, seed=1, checkpoint=tmp_path / "training.npz")
+
+
+def test_a_checkpoint_of_another_store_is_refused(store: FeatureStore, make_store: MakeStore, tmp_path: Path) -> None:
+    _fit(store, epochs=1, checkpoint=tmp_path / "training.npz")
+    with pytest.raises(SettingsError, match="store_windows is "):
+        _fit(make_store(utterances=11), epochs=1, checkpoint=tmp_path / "training.npz")
 
 
 @pytest.mark.slow

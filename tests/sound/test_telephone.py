@@ -119,6 +119,15 @@ class TestAnyCondition:
         for other in heard[1:]:
             assert np.mean((other - heard[0]) ** 2) < 1e-3 * np.mean(heard[0] ** 2)
 
+    def test_an_offset_is_no_speech(self) -> None:
+        heard = through("ulaw", 0.05 * _speech() + np.float32(0.3), sampling_rate=8000, seed=3)
+        assert 20 * np.log10(active_level(heard)) == pytest.approx(-26, abs=1.5)
+
+    @pytest.mark.parametrize("condition", CONDITIONS)
+    @pytest.mark.parametrize("signal", [np.zeros(0, np.float32), np.full(400, 1e-42, np.float32)])
+    def test_nothing_and_next_to_nothing(self, condition: str, signal: Signal) -> None:
+        _fit(through(condition, signal, sampling_rate=8000, seed=1), signal)
+
     def test_unknown_condition_and_rate(self) -> None:
         with pytest.raises(SettingsError, match="'fax' found, expected one of band, ulaw"):
             through("fax", _speech(), sampling_rate=8000, seed=0)
