@@ -240,8 +240,8 @@ def aligned(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Return windows that begin and end with their speech, at the mean level 0, if a network sees no difference.
 
-    To one that looks at nothing else, and at levels only relative to their mean, they are the same as before; but what
-    is mixed with them or hidden in them is then neither silence nor far too loud.
+    To one that looks at nothing else, and at levels only relative to their mean, they are the same as before, but for
+    slopes at the edges; what is mixed with them or hidden in them is then neither silence nor far too loud.
     """
     layer = next((layer for layer in model.layers if isinstance(layer, Speech)), None)
     if layer is None:

@@ -19,7 +19,7 @@ from emolib.features.store import FeatureStore
 from emolib.learning import bundle as bundles, calibration, training
 from emolib.learning.bundle import ModelBundle
 from emolib.learning.crossvalidation import cross_validate
-from emolib.learning.model import ARCHITECTURES, Deltas, build, to_onnx
+from emolib.learning.model import ARCHITECTURES, Deltas, aligned, build, to_onnx
 from emolib.learning.training import Trained
 from emolib.storage import read_json, write_json
 from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
@@ -107,7 +107,18 @@ def copy(article: ModelBundle, tmp_path: Path) -> Path:
 def test_deltas_are_slope_and_curvature() -> None:
     time = np.arange(20, dtype=np.float32)
     found = np.asarray(Deltas()((time**2)[np.newaxis, :, np.newaxis]))[0, 4:-4]
-    np.testing.assert_allclose(found, np.stack([time**2, 2 * time, np.full(20, 2.0)], axis=1)[4:-4], atol=1e-3)
+    np.testing.assert_allclose(found, np.stack([time**2, 8 * time, np.full(20, 20.0)], axis=1)[4:-4], atol=1e-2)
+
+
+def test_aligned_windows_begin_with_speech_and_have_one_level() -> None:
+    model, (features, valid_frames) = _untrained("default"), _windows(16)
+    features[:, :, 0] += 100.0 * np.random.default_rng(1).standard_normal((16, 1))
+    features[:, :10, 0] -= 1000.0  # silence
+    valid_frames = np.maximum(valid_frames, 20)
+    moved, lengths = aligned(model, features, valid_frames)
+    assert (lengths <= valid_frames - 10).all()
+    speech = np.arange(FRAMES) < lengths[:, np.newaxis]
+    np.testing.assert_allclose(moved[:, :, 0].sum(axis=1, where=speech), 0.0, atol=1e-2)
 
 
 def test_default_network_does_not_see_padding() -> None:
