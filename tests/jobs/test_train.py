@@ -30,7 +30,7 @@ def varied(corpus: Path, cluster: tuple[str, str], tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="module")
 def evaluation(varied: Path) -> Path:
     place = varied.parent / "evaluation"
-    asked = ("--task", "emotion3", "--protocol", "grouped", "--architecture", "article", "--epochs", "1")
+    asked = ("--task", "emotion3", "--protocol", "grouped", "--architecture", "article", "--epochs", "2")
     assert run_emolib("evaluate", varied, *asked, "--out", place).exit_code == 0
     return place
 
