@@ -96,21 +96,24 @@ def _mixture(heard: Mixture, config: ledger.RunConfig) -> dict[str, Any]:
         }
         for number, name in enumerate(heard.classes)
     ]
-    order = np.argsort(-found.estimate)
-    drawn = figures.shares(
+    few = min(heard.calls, heard.speakers) < _ENOUGH
+    # An estimate from the mistakes with two speakers would be a picture of these two.
+    drawn = heard.likely if few else found.estimate
+    order = np.argsort(-drawn)
+    figure = figures.shares(
         [heard.classes[number] for number in order],
-        found.estimate[order],
-        interval=None if found.interval is None else found.interval[order],
-        label="share of the speech, estimated",
+        drawn[order],
+        interval=None if few or found.interval is None else found.interval[order],
+        label="share of the speech, " + ("likeliest mixture" if few else "estimated"),
     )
     return {
         "rows": rows,
         "corrected": config.scoring_settings["priors"],
-        "few": min(heard.calls, heard.speakers) < _ENOUGH,
+        "few": few,
         "calls": heard.calls,
         "speakers": heard.speakers,
         "priors": _spelt(heard, np.array(config.priors) > 0),
-        "svg": figures.to_svg(drawn),
+        "svg": figures.to_svg(figure),
     }
 
 
