@@ -108,7 +108,7 @@ def _wanted(priors: Mapping[str, float], trained: Mapping[str, float]) -> tuple[
         raise SettingsError(f"priors of {', '.join(sorted(priors))} found, expected one of each: {', '.join(trained)}")
     total = math.fsum(priors.values())  # the same in whatever order they were said
     if abs(total - 1) > 1e-3:
-        raise SettingsError(f"priors with the sum {total:g} found, expected 1")
+        raise SettingsError(f"priors with the sum {total:g} found, expected 1: divide them by their sum")
     if unheard := [name for name, share in trained.items() if not share and priors[name]]:
         raise SettingsError(f"a prior above 0 of {unheard[0]} found, expected 0: the model has never heard it")
     return tuple(priors[name] / total for name in trained)

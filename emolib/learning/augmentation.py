@@ -95,8 +95,17 @@ def cropped(
 
     Parameters
     ----------
+    features, valid_frames
+        Of a minibatch, ``(row, frame, coefficient)`` and ``(row,)``.
     frames
         Length of the stretch, at most as many as the rows have.
+
+    Returns
+    -------
+    features
+        Shape ``(row, frames, coefficient)``.
+    valid_frames
+        Int32 ``(row,)``.
 
     Examples
     --------

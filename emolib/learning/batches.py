@@ -151,7 +151,7 @@ class Batches:
         return -(-self._rows // self._batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield every row once, shards in random order and rows shuffled within a few shards at a time."""
+        """Yield every row once, shards in random order and rows shuffled within a pool of them."""
         return ahead(self._epoch(number), _BATCHES_AHEAD)
 
     def _epoch(self, number: int) -> Iterator[Batch]:
