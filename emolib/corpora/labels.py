@@ -172,6 +172,35 @@ def label(utterances: pd.DataFrame, scheme: LabelScheme) -> NDArray[np.int64]:
     return np.array([number.get(class_of(word, gender), -1) for word, gender in pairs], dtype=np.int64)
 
 
+def words(utterances: pd.DataFrame, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Tell the emotions of each class apart, as finely as the corpora's own words do.
+
+    Parameters
+    ----------
+    utterances
+        With the column ``emotion``.
+    labels
+        Class of each utterance, as `label` gives it; -1 for none.
+
+    Returns
+    -------
+    numbers
+        Int64 ``(utterance,)``: which emotion of which class it is, -1 where it has no class.
+    classes
+        The class of each number.
+
+    Examples
+    --------
+    >>> utterances = pd.DataFrame({"corpus": "mine", "emotion": ["anger", "sad", "angry", "joy"], "gender": "male"})
+    >>> words(utterances, label(utterances, scheme("emotion2", utterances)))
+    (array([0, 1, 0, 2]), (3, 3, 5))
+    """
+    pairs = list(zip(labels.tolist(), (_canonical(word) for word in utterances["emotion"]), strict=True))
+    found = sorted({pair for pair in pairs if pair[0] >= 0})
+    number = {pair: index for index, pair in enumerate(found)}
+    return np.array([number.get(pair, -1) for pair in pairs], dtype=np.int64), tuple(of for of, _ in found)
+
+
 def _bare(word: str) -> str:
     return word.strip().lower().replace(" ", "_")
 

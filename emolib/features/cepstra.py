@@ -156,6 +156,46 @@ def frame_count(samples: int, *, config: MfccConfig) -> int:
     return max(0, 1 + (length - config.n_fft) // config.hop_length)
 
 
+def frequency_warps(factors: NDArray[np.floating], *, config: MfccConfig) -> NDArray[np.float32]:
+    """Return the maps that stretch the frequencies of cepstra: the same sound from a shorter or longer vocal tract.
+
+    Moving the bands of a mel spectrum is linear, and so are the ways from cepstra to it and back. What the higher
+    coefficients would have told of the bands is left out where there are fewer coefficients than bands, and what is
+    moved in from beyond the bank is its last band.
+
+    Parameters
+    ----------
+    factors
+        By what frequencies are multiplied, ``(factor,)``; a shorter tract has more than 1.
+    config
+        The front end that made the cepstra.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Shape ``(factor, coefficient, coefficient)``: ``cepstra @ map`` is the warped ``(frame, coefficient)``.
+
+    References
+    ----------
+    Pitz, M., & Ney, H. (2005). Vocal tract normalization equals linear transformation in cepstral space. IEEE
+    Transactions on Speech and Audio Processing, 13(5).
+
+    Examples
+    --------
+    >>> from emolib.config import TELEPHONE
+    >>> same, higher = frequency_warps(np.array([1.0, 1.1]), config=TELEPHONE.features)
+    >>> bool(np.allclose(same, np.eye(40), atol=1e-5)), higher.shape
+    (True, (40, 40))
+    """
+    centres, bands = _mel_edges(config)[1:-1], np.arange(config.n_mels)
+    basis = _tables(config).dct / np.float32(10)
+    # Column by column: a band of the warped spectrum lies between two of the one that there is.
+    sources = np.interp(centres / factors[:, None], centres, bands)
+    moved = np.maximum(0.0, 1.0 - np.abs(bands[:, None] - sources[:, None, :]))
+    maps: NDArray[np.float32] = (basis.T @ moved @ basis).astype(np.float32)
+    return maps
+
+
 def _checked(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     signal = np.ascontiguousarray(signal, dtype=np.float32)
     if signal.ndim != 1:
@@ -273,12 +313,17 @@ def _cepstra(log_mel: NDArray[np.float32], config: MfccConfig) -> NDArray[np.flo
 
 def _mel_filters(config: MfccConfig) -> NDArray[np.float64]:
     """Return the triangular mel filters of Slaney's Auditory Toolbox, shape (band, bin), each of unit area."""
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.highest_frequency), config.n_mels + 2))
+    edges = _mel_edges(config)
     bins = np.fft.rfftfreq(config.n_fft, d=1 / config.sampling_rate)
     lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - lower) / (centre - lower)
     falling = (upper - bins) / (upper - centre)
     return np.maximum(0, np.minimum(rising, falling)) * (2 / (upper - lower))
+
+
+def _mel_edges(config: MfccConfig) -> NDArray[np.float64]:
+    """Return where filters begin, peak and end, in Hz: each from its number to the second next, ``(band + 2,)``."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.highest_frequency), config.n_mels + 2))
 
 
 # Slaney's mel scale: linear below 1 kHz, logarithmic above (27 steps to a factor of 6.4).

@@ -1,10 +1,11 @@
 """What training does to a minibatch so that a network learns emotions and not clips. PURE: arrays and a generator.
 
-Copies of whole utterances (other voices, other channels) are rows of the store instead, see `emolib.sound.variants`.
+Copies of whole utterances (other channels, other speeds) are rows of the store instead, see `emolib.sound.variants`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,12 +27,18 @@ class Augmentation:
         Number of stretches of frames that are hidden (Park et al. 2019).
     longest_mask
         Frames of a stretch, at most.
+    tempo
+        Natural logarithm of how many times as fast or as slowly a row is said, at most; its pitch stays.
+    voice
+        The same of how many times as high its frequencies are: other vocal tracts (Jaitly and Hinton 2013).
     """
 
     label_smoothing: float = 0.0
     mixup: float = 0.0
     time_masks: int = 0
     longest_mask: int = 0
+    tempo: float = 0.0
+    voice: float = 0.0
 
 
 class Examples(NamedTuple):
@@ -117,6 +124,86 @@ def cropped(
     first = generator.integers(0, np.maximum(valid_frames - frames, 0) + 1)
     kept = np.take_along_axis(features, (first[:, np.newaxis] + np.arange(frames))[:, :, np.newaxis], axis=1)
     return kept, np.minimum(valid_frames, frames).astype(np.int32)
+
+
+def retimed(
+    features: NDArray[np.float32], valid_frames: NDArray[np.int32], factors: NDArray[np.floating], frames: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return each row said so many times as fast: its frames are drawn from between those that there are.
+
+    Parameters
+    ----------
+    features, valid_frames
+        Of a minibatch, ``(row, frame, coefficient)`` and ``(row,)``.
+    factors
+        Above 1 for faster, ``(row,)``.
+    frames
+        Length of the result; what does not go into it is left out.
+
+    Returns
+    -------
+    features
+        Shape ``(row, frames, coefficient)``, zeros behind each row's frames.
+    valid_frames
+        Int32 ``(row,)``, at least 1.
+
+    Examples
+    --------
+    >>> row = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
+    >>> slower, valid_frames = retimed(row, np.array([4]), np.array([0.5]), 9)
+    >>> slower[0, :, 0].tolist(), valid_frames.tolist()
+    ([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.0, 0.0], [8])
+    """
+    lengths = np.clip(np.floor(valid_frames / factors), 1, frames).astype(np.int32)
+    last = valid_frames[:, np.newaxis] - 1
+    places = np.minimum(np.arange(frames) * factors[:, np.newaxis], last)
+    before = places.astype(np.int64)
+    share = (places - before).astype(np.float32)[:, :, np.newaxis]
+    found = np.take_along_axis(features, before[:, :, np.newaxis], axis=1) * (1 - share)
+    found += np.take_along_axis(features, np.minimum(before + 1, last)[:, :, np.newaxis], axis=1) * share
+    found[np.arange(frames) >= lengths[:, np.newaxis]] = 0.0
+    return found, lengths
+
+
+def voiced(
+    features: NDArray[np.float32],
+    valid_frames: NDArray[np.int32],
+    frames: int,
+    *,
+    warps: NDArray[np.float32],
+    how: Augmentation,
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return a random stretch of each row as somebody else would have said it, faster or slower.
+
+    Parameters
+    ----------
+    features, valid_frames
+        Of a minibatch, ``(row, frame, coefficient)`` and ``(row,)``.
+    frames
+        Length of the stretch.
+    warps
+        Voices to choose from, ``(voice, coefficient, coefficient)`` (see `emolib.features.cepstra.frequency_warps`);
+        without any each row keeps its own.
+    generator
+        Decides stretch, tempo and voice.
+
+    Returns
+    -------
+    features
+        Shape ``(row, frames, coefficient)``.
+    valid_frames
+        Int32 ``(row,)``.
+    """
+    if how.tempo:
+        taken = min(features.shape[1], math.ceil(frames * math.exp(how.tempo)))
+        factors = np.exp(generator.uniform(-how.tempo, how.tempo, len(features)))
+        features, valid_frames = retimed(*cropped(features, valid_frames, taken, generator), factors, frames)
+    else:
+        features, valid_frames = cropped(features, valid_frames, frames, generator)
+    if len(warps):
+        features = np.matmul(features, warps[generator.integers(len(warps), size=len(features))])
+    return features, valid_frames
 
 
 def augmented(

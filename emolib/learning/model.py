@@ -6,7 +6,7 @@ standardisation, and maps each window alone: what else lies in a batch never cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,10 +150,36 @@ class AttentiveStatistics(layers.Layer):
         return ops.concatenate([mean, deviation, ops.sum(features * attention, axis=1)], axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="emolib")
+class Sums(layers.Layer):
+    """Add up the probabilities of the words of each class.
+
+    Parameters
+    ----------
+    words
+        The class of each word.
+    classes
+        How many classes there are; one without a word has probability 0.
+    """
+
+    def __init__(self, *, words: Sequence[int], classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words, self.classes = tuple(words), classes
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `keras` needs to make the layer again."""
+        return {**super().get_config(), "words": self.words, "classes": self.classes}
+
+    def call(self, probabilities: Any) -> Any:
+        """Map ``(window, word)`` to ``(window, class)``."""
+        return ops.matmul(probabilities, ops.one_hot(self.words, self.classes))
+
+
 def build(
     architecture: str,
     *,
     profile: Profile,
+    words: Sequence[int],
     classes: int,
     mean: NDArray[np.float32],
     scale: NDArray[np.float32],
@@ -168,8 +194,11 @@ def build(
         One of `ARCHITECTURES`.
     profile
         Says what a window's features are.
+    words
+        The class of each emotion that the network tells apart: what is learnt finely is known better than what is
+        learnt coarsely (see `emolib.corpora.labels.words`).
     classes
-        How many classes the network tells apart.
+        How many classes there are.
     mean, scale
         Mean and standard deviation of each coefficient over the training data, shape ``(coefficient,)``.
     seed
@@ -181,7 +210,7 @@ def build(
     -------
     keras.Model
         Inputs ``features`` (window, frame, coefficient) float32 and ``valid_frames`` (window,) int32, output
-        ``probabilities`` (window, class).
+        ``probabilities`` (window, class), the sums over its layer ``words``.
 
     Raises
     ------
@@ -196,9 +225,15 @@ def build(
     valid_frames = keras.Input((), dtype="int32", name="valid_frames")
     standardize = Standardize(name="standardize")
     hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile)
-    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(hidden)
+    told = layers.Dense(len(words), activation="softmax", name="words")(hidden)
+    probabilities = Sums(words=words, classes=classes, name="probabilities")(told)
     standardize.set_weights([mean, scale])
     return keras.Model({"features": features, "valid_frames": valid_frames}, probabilities, name=architecture)
+
+
+def learner(model: keras.Model) -> keras.Model:
+    """Return the part of a network that learns: the same layers, with an output for each word."""
+    return keras.Model(model.inputs, model.get_layer("words").output, name=model.name)
 
 
 def to_keras(model: keras.Model) -> bytes:

@@ -13,10 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emolib.config import CLEAN, Profile
+from emolib.corpora import labels as schemes
 from emolib.errors import EmolibError, SettingsError
+from emolib.features.cepstra import frequency_warps
 from emolib.features.windows import window_shape
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Augmentation, Examples, augmented, cropped
+from emolib.learning.augmentation import Augmentation, Examples, augmented, voiced
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
 from emolib.learning.validation import Validation
@@ -36,11 +38,12 @@ except ModuleNotFoundError as error:  # whoever imports this module wants to tra
     ) from error
 
 if TYPE_CHECKING:
-    from emolib.corpora.labels import LabelScheme
     from emolib.features.store import FeatureStore
 
 
 _EXAMPLES_AHEAD = 4
+# So many that a voice hardly comes twice, so few that their maps stay in the cache.
+_VOICES = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Recipe:
         Of AdamW.
     augmentation
         What is done to every minibatch.
+    words
+        Learn the emotions of each class as the corpora tell them apart, and sum them; else the classes alone.
     speech_s
         Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
         half as long, and no epoch shows a long row as the last one did.
@@ -71,13 +76,23 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     augmentation: Augmentation
+    words: bool
     speech_s: float | None = None
 
 
 # Found on validation speakers: see tests/benchmarks/experiments.md.
 RECIPES = {
-    "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation()),
-    "default": Recipe(8, 4800, 64, 1e-3, 1e-4, Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20), 2.4),
+    "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation(), words=False),
+    "default": Recipe(
+        epochs=8,
+        steps=4800,
+        batch_size=64,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        augmentation=Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20, tempo=0.16, voice=0.16),
+        words=True,
+        speech_s=2.4,
+    ),
 }
 
 
@@ -97,7 +112,7 @@ class Trained:
     temperature
         By which its probabilities must be softened: found on the validation windows.
     priors
-        Share of each class that it takes for granted, ``(class,)``: the same for each that it has learnt.
+        Share of each class that it takes for granted, ``(class,)``: the same for each word that it has learnt.
     windows
         What it says of the validation windows.
     validation
@@ -109,7 +124,7 @@ class Trained:
     """
 
     model: keras.Model
-    scheme: LabelScheme
+    scheme: schemes.LabelScheme
     profile: Profile
     training: dict[str, Any]
     temperature: float
@@ -123,7 +138,7 @@ class Trained:
 def fit(
     store: FeatureStore,
     *,
-    scheme: LabelScheme,
+    scheme: schemes.LabelScheme,
     labels: NDArray[np.int64],
     train: NDArray[np.bool_],
     validation: NDArray[np.bool_],
@@ -136,8 +151,8 @@ def fit(
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
-    are passed over (see `emolib.sound.variants`). Classes weigh the same in the loss however often they occur: a row
-    weighs ``n / (k * n_c)``, with ``n_c`` of ``n`` training rows in its class and ``k`` classes present. A class
+    are passed over (see `emolib.sound.variants`). Words (see `Recipe`) weigh the same in the loss however often they
+    occur: a row weighs ``n / (k * n_w)``, with ``n_w`` of ``n`` training rows of its word and ``k`` words. A class
     without training rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
 
     Parameters
@@ -185,16 +200,31 @@ def fit(
         raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
 
     source, recipe = InMemory(store), RECIPES[architecture]
-    build = partial(networks.build, architecture, profile=store.profile, classes=len(scheme.classes), seed=seed)
+    words, class_of = labels, tuple(range(len(scheme.classes)))
+    if recipe.words:
+        rows_learnt = np.isin(np.arange(len(labels)), train_rows)
+        words, class_of = schemes.words(windows, np.where(rows_learnt, labels, -1))
+    build = partial(
+        networks.build,
+        architecture,
+        profile=store.profile,
+        words=class_of,
+        classes=len(scheme.classes),
+        seed=seed,
+    )
     frames, coefficients = _frames(store.profile, recipe), source.shape[2]
     blank = build(mean=np.zeros(coefficients, np.float32), scale=np.ones(coefficients, np.float32))
     mean, scale = _standardisation(blank, source, train_rows)
-    model, learner = (build(mean=mean, scale=scale, frames=length) for length in (None, frames))
-    weights = np.zeros(len(counts), np.float32)
-    weights[present] = len(train_rows) / (len(present) * counts[present])
-    batches = Batches(source, train_rows, labels, batch_size=recipe.batch_size, seed=seed)
+    model, shorter = (build(mean=mean, scale=scale, frames=length) for length in (None, frames))
+    learner = networks.learner(shorter)
+    word_counts = np.bincount(words[train_rows], minlength=len(class_of))
+    learnt_words = word_counts > 0
+    weights = np.zeros(len(class_of), np.float32)
+    weights[learnt_words] = len(train_rows) / (learnt_words.sum() * word_counts[learnt_words])
+    batches = Batches(source, train_rows, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
     _compile(learner, recipe, epochs * len(batches))
+    warps = _warps(store.profile, recipe)
     facts = {
         "architecture": architecture,
         "seed": seed,
@@ -215,7 +245,8 @@ def fit(
     history = [] if state is None else state.restore(learner)
     for epoch in range(len(history) + 1, epochs + 1):
         began = time.monotonic()
-        training_loss = _learn(learner, _examples(learner, batches, epoch, weights, mean, recipe, frames, seed))
+        examples = _examples(learner, batches, epoch, weights, mean, recipe, frames, warps, seed)
+        training_loss = _learn(learner, examples)
         model.set_weights(learner.get_weights())
         probabilities, _ = predict(model, source, validation_rows)
         loss, uar = _judge(probabilities, labels[validation_rows])
@@ -249,8 +280,8 @@ def fit(
         profile=store.profile,
         training=facts,
         temperature=temperature,
-        # The loss balances the classes, see `weights`.
-        priors=np.where(counts > 0, 1.0 / len(present), 0.0),
+        # The loss balances the words, see `weights`.
+        priors=np.bincount(class_of, learnt_words, len(counts)) / learnt_words.sum(),
         windows=Validation(softened, truth, _voices(windows.iloc[validation_rows]).to_numpy(str)),
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),
@@ -291,6 +322,13 @@ def _frames(profile: Profile, recipe: Recipe) -> int:
     return min(frames, round(recipe.speech_s * profile.features.sampling_rate / profile.features.hop_length))
 
 
+def _warps(profile: Profile, recipe: Recipe) -> NDArray[np.float32]:
+    """Return the voices that rows are learnt in beside their own, ``(voice, coefficient, coefficient)``."""
+    reach = recipe.augmentation.voice
+    factors = np.exp(np.linspace(-reach, reach, _VOICES if reach else 0))
+    return frequency_warps(factors, config=profile.features)
+
+
 def _compile(model: keras.Model, recipe: Recipe, steps: int) -> None:
     rise = steps // 20
     rate = keras.optimizers.schedules.CosineDecay(
@@ -322,13 +360,14 @@ def _examples(
     mean: NDArray[np.float32],
     recipe: Recipe,
     frames: int,
+    warps: NDArray[np.float32],
     seed: int,
 ) -> Iterator[Examples]:
     generator = np.random.default_rng([seed, epoch])
     for batch in batches.epoch(epoch):
         features, valid_frames = networks.aligned(model, batch.features, batch.valid_frames)
         yield augmented(
-            *cropped(features, valid_frames, frames, generator),
+            *voiced(features, valid_frames, frames, warps=warps, how=recipe.augmentation, generator=generator),
             batch.labels,
             class_weights=weights,
             hidden=mean,

@@ -115,3 +115,23 @@ def test_an_unknown_task_is_refused() -> None:
 def test_labels_of_nothing_are_nothing() -> None:
     numbers = labels.label(utterances(), labels.scheme("emotion3", utterances(mine="joy")))
     assert (numbers.shape, numbers.dtype) == ((0,), np.int64)
+
+
+@pytest.mark.parametrize("task", ["emotion2", "emotion3", "emotion8"])
+def test_words_tell_the_emotions_of_a_class_apart(task: str) -> None:
+    rows = utterances(ravdess=ravdess.EMOTIONS, savee=savee.EMOTIONS, tess=tess.EMOTIONS)
+    rows["gender"] = ["female", "male"] * (len(rows) // 2)
+    scheme = labels.scheme(task, rows)
+    of_task = labels.label(rows, scheme)
+    of_task[3] = -1
+    numbers, class_of = labels.words(rows, of_task)
+    assert numbers[3] == -1
+    assert sorted(set(numbers) - {-1}) == list(range(len(class_of)))
+    assert [class_of[number] for number in np.delete(numbers, 3)] == np.delete(of_task, 3).tolist()
+
+
+def test_the_same_emotion_is_the_same_word_whatever_a_corpus_calls_it() -> None:
+    rows = utterances(ravdess="happy surprised disgust", savee="happiness surprise", tess="ps sad")
+    numbers, class_of = labels.words(rows, labels.label(rows, labels.scheme("emotion2", rows)))
+    assert numbers.tolist() == [2, 3, 0, 2, 3, 3, 1]
+    assert class_of == (0, 0, 2, 2)

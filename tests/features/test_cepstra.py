@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from emolib.config import PROFILES, MfccConfig
 from emolib.errors import SettingsError
 from emolib.features import mfcc
-from emolib.features.cepstra import MfccStream, can_stream, frame_count
+from emolib.features.cepstra import MfccStream, can_stream, frame_count, frequency_warps
 
 
 @st.composite
@@ -122,3 +122,26 @@ def test_wrong_signals_are_refused() -> None:
 def test_a_signal_shorter_than_a_frame_has_no_frames() -> None:
     config = PROFILES["telephone"].features
     assert mfcc(np.zeros(config.n_fft - 1, np.float32), config=config).shape == (0, config.n_mfcc)
+
+
+@pytest.mark.parametrize("name", ["telephone", "wideband"])
+@pytest.mark.parametrize("factor", [0.87, 1.0, 1.12])
+def test_a_warp_moves_frequencies_as_if_they_had_been_other(name: str, factor: float) -> None:
+    """Three broad resonances, where they are and where a shorter or longer vocal tract would have them."""
+    config = PROFILES[name].features
+
+    def vowel(stretch: float) -> NDArray[np.float32]:
+        frequencies = np.fft.rfftfreq(config.sampling_rate, d=1 / config.sampling_rate)
+        spectrum = sum(np.exp(-(((frequencies - f * stretch) / (150 * stretch)) ** 2)) for f in (700, 1400, 2500))
+        phases = np.random.default_rng(0).uniform(0, 2 * np.pi, frequencies.size)
+        signal = np.fft.irfft((spectrum + 1e-2) * np.exp(1j * phases), config.sampling_rate)
+        cepstra = mfcc((0.3 * signal / np.abs(signal).max()).astype(np.float32), config=config)
+        return cepstra.mean(axis=0, keepdims=True)
+
+    plain, moved = vowel(1.0), vowel(factor)
+    (warp,) = frequency_warps(np.array([factor]), config=config)
+    # The first two coefficients are level and tilt, which a resonance that is wider in Hz changes too.
+    off_before, off_after = (np.linalg.norm((each - moved)[:, 2:12]) for each in (plain, plain @ warp))
+    assert off_after < 0.35 * off_before or factor == 1.0
+    if factor == 1.0:
+        np.testing.assert_allclose(plain @ warp, plain, atol=1e-3)

@@ -45,6 +45,7 @@ def _untrained(architecture: str) -> Any:
     return build(
         architecture,
         profile=PROFILE,
+        words=(0, 0, 1, 2),
         classes=CLASSES,
         mean=np.arange(COEFFICIENTS, dtype=np.float32),
         scale=np.full(COEFFICIENTS, 2.0, np.float32),
