@@ -72,6 +72,11 @@ class LabelScheme:
     public: Mapping[str, str]
 
     @property
+    def tells_gender(self) -> bool:
+        """Whether a class says more than it is shown under."""
+        return any(name != shown for name, shown in self.public.items())
+
+    @property
     def public_classes(self) -> tuple[str, ...]:
         """The classes without gender, in the order of their first appearance."""
         return tuple(dict.fromkeys(self.public[name] for name in self.classes))

@@ -29,8 +29,6 @@ class Augmentation:
         Frames of a stretch, at most.
     tempo
         Natural logarithm of how many times as fast or as slowly a row is said, at most; its pitch stays.
-    voice
-        The same of how many times as high its frequencies are: other vocal tracts (Jaitly and Hinton 2013).
     """
 
     label_smoothing: float = 0.0
@@ -38,7 +36,6 @@ class Augmentation:
     time_masks: int = 0
     longest_mask: int = 0
     tempo: float = 0.0
-    voice: float = 0.0
 
 
 class Examples(NamedTuple):

@@ -10,7 +10,7 @@ from emolib.learning.augmentation import Augmentation, retimed, voiced
 
 FRAMES, COEFFICIENTS = 30, 4
 SEEDS = st.integers(0, 2**32 - 1)
-HOW = Augmentation(tempo=0.2, voice=0.1)
+HOW = Augmentation(tempo=0.2)
 
 
 def rows(seed: int, count: int = 5) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
