@@ -72,8 +72,7 @@ def plan_windows(
     """Decide which rows a store will have.
 
     The order is a seeded shuffle of utterances, so that any shard is a fair sample; the windows of an utterance and of
-    its copies stay together. An utterance that can't be used has one row, with its code. A copy whose voice may be that
-    of either gender has none; one that is too short for a window is left out.
+    its copies stay together. An utterance that can't be used has one row, with its code.
 
     Parameters
     ----------
@@ -97,27 +96,19 @@ def plan_windows(
     for number in order:
         utterance, probe = records[number], probes[number]
         code, message = _verdict(Code(utterance["code"]), probe, profile)
-        common = {name: utterance[name] for name in ("utterance_id", "corpus", "speaker", "emotion")} | {
+        common = {name: utterance[name] for name in ("utterance_id", "corpus", "speaker", "gender", "emotion")} | {
             "uri": probe.uri,
             "channel": None,
             "content_hash": probe.content_hash,
             "code": code.value,
             "message": message,
         }
-        for variant in (CLEAN, *variants) if code is Code.OK else (CLEAN,):
-            keeps_gender = variant == CLEAN or copies.VARIANTS[variant].keeps_gender
-            spans = _spans(probe, profile, variant) if code is Code.OK else np.zeros((1, 2))
-            rows += [
-                {
-                    **common,
-                    "gender": utterance["gender"] if keeps_gender else None,
-                    "window": window,
-                    "start_s": start_s,
-                    "end_s": end_s,
-                    "variant": variant,
-                }
-                for window, (start_s, end_s) in enumerate(spans)
-            ]
+        spans = _spans(probe, profile) if code is Code.OK else np.zeros((1, 2))
+        rows += [
+            {**common, "window": window, "start_s": start_s, "end_s": end_s, "variant": variant}
+            for variant in ((CLEAN, *variants) if code is Code.OK else (CLEAN,))
+            for window, (start_s, end_s) in enumerate(spans)
+        ]
     return pd.DataFrame(rows)
 
 
@@ -130,17 +121,16 @@ def _verdict(listed: Code, probe: Probe, profile: Profile) -> tuple[Code, str | 
     duration_s = probe.frames / probe.sampling_rate
     if profile.max_duration_s is not None and duration_s > profile.max_duration_s:
         return Code.LENGTH_OUTLIER, f"{duration_s:.1f} s long, expected at most {profile.max_duration_s} s"
-    if not len(_spans(probe, profile, CLEAN)):
+    if not len(_spans(probe, profile)):
         return Code.TOO_SHORT, f"{duration_s:.3f} s long, expected at least 0.4 s"
     return Code.OK, None
 
 
-def _spans(probe: Probe, profile: Profile, variant: str) -> np.ndarray:
-    """Return start and end of each window of a variant of a clip, in seconds of the clip, shape ``(window, 2)``."""
+def _spans(probe: Probe, profile: Profile) -> np.ndarray:
+    """Return start and end of each window of a clip in seconds, shape ``(window, 2)``."""
     rate = profile.features.sampling_rate
-    read_at = rate if variant == CLEAN else copies.VARIANTS[variant].sampling_rate(rate)
-    samples = audio.resampled_length(probe.frames, probe.sampling_rate, read_at)
-    return window_spans(samples, sampling_rate=rate, windows=profile.windows) / read_at
+    samples = audio.resampled_length(probe.frames, probe.sampling_rate, rate)
+    return window_spans(samples, sampling_rate=rate, windows=profile.windows) / rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +183,7 @@ def extract_shard(store: AnyPath, shard: int) -> ShardResult:
             else:
                 codes[row] = Code.TOO_SHORT
         last = planned[rows[-1]]["window"]
-        end_s = (
-            found.end_s[last] * profile.features.sampling_rate / clip.sampling_rate if last < len(found.end_s) else 0.0
-        )
+        end_s = found.end_s[last] if last < len(found.end_s) else 0.0
         if clip.code is not Code.OK:
             notes[f"{name}: {clip.code}: {clip.message}"] = None
         elif abs(end_s - planned[rows[-1]]["end_s"]) > 0.01:

@@ -1,6 +1,6 @@
 """What training does to a minibatch so that a network learns emotions and not clips. PURE: arrays and a generator.
 
-Copies of whole utterances (other channels, other speeds) are rows of the store instead, see `emolib.sound.variants`.
+Copies of whole utterances through other channels are rows of the store instead, see `emolib.sound.variants`.
 """
 
 from __future__ import annotations

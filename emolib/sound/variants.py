@@ -1,4 +1,4 @@
-"""Copies of a recording: other voices to learn from, other channels to learn from and to be judged on.
+"""Copies of a recording: through other channels, to learn from or to be judged on.
 
 A copy follows its original: it keeps the utterance's name, so no split ever parts the two.
 """
@@ -31,54 +31,31 @@ class Variant:
         One line that says what it is.
     use
         ``training``: learnt from, never judged on. ``judging``: the other way round.
-    speed
-        As how many times as fast the recording is played; pitch and formants move with it.
     condition
-        The telephone channel that it goes through (see `emolib.sound.telephone`), or None.
+        The telephone channel that it goes through (see `emolib.sound.telephone`).
     """
 
     about: str
     use: Use
-    speed: float = 1.0
-    condition: str | None = None
-
-    @property
-    def keeps_gender(self) -> bool:
-        """Whether the voice is still that of a woman or a man: their vocal tracts differ by about 15 % in length."""
-        return abs(self.speed - 1.0) < 0.1
-
-    def sampling_rate(self, rate: int) -> int:
-        """Return at which rate to read a recording, in Hz, so that played at ``rate`` it has its speed."""
-        return round(rate / self.speed)
+    condition: str
 
 
-def _voice(speed: float) -> Variant:
-    return Variant(f"played at {speed:.2f} of the speed: another voice", "training", speed=speed)
-
-
-# Virtual speakers: Ko, Peddinti, Povey and Khudanpur 2015, "Audio augmentation for speech recognition", went to 10 %.
-_VOICES = {f"speed{round(100 * speed)}": _voice(speed) for speed in (0.86, 0.93, 1.07, 1.15)}
-_TELEPHONES = {"telephone": Variant(telephone.CONDITIONS["telephone"], "training", condition="telephone")} | {
-    name.replace("speed", "telephone"): Variant(
-        f"{voice.about}, on the telephone", "training", voice.speed, "telephone"
-    )
-    for name, voice in _VOICES.items()
+# Each random line is another one: so many that a network learns what they share.
+_TELEPHONES = {
+    f"telephone{number}": Variant(telephone.CONDITIONS["telephone"], "training", "telephone") for number in range(1, 6)
 }
 _CHANNELS = {
-    name: Variant(about, "judging", condition=name)
-    for name, about in telephone.CONDITIONS.items()
-    if name not in _TELEPHONES
+    name: Variant(about, "judging", name) for name, about in telephone.CONDITIONS.items() if name != "telephone"
 }
-VARIANTS: dict[str, Variant] = {**_VOICES, **_TELEPHONES, **_CHANNELS}
+VARIANTS: dict[str, Variant] = {**_TELEPHONES, **_CHANNELS}
 """Every kind of copy by its name."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "voices": tuple(_VOICES),
     "telephones": tuple(_TELEPHONES),
     "noise": tuple(name for name in _CHANNELS if name.startswith("noise")),
     "channels": tuple(_CHANNELS),
 }
-"""Short names for several of them: other voices; all voices on the telephone; noises; all channels to be judged on."""
+"""Short names for several of them: random telephone lines; noises; all channels to be judged on."""
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -91,8 +68,8 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> expand(["noise", "speed93"])
-    ('speed93', 'noise20', 'noise10', 'noise5')
+    >>> expand(["noise", "telephone2"])
+    ('telephone2', 'noise20', 'noise10', 'noise5')
     """
     wanted: set[str] = set()
     for name in names:
@@ -107,7 +84,7 @@ def used_for(variant: str, use: Use) -> bool:
 
     Examples
     --------
-    >>> used_for("clean", "training"), used_for("speed93", "judging"), used_for("noise10", "judging")
+    >>> used_for("clean", "training"), used_for("telephone1", "judging"), used_for("noise10", "judging")
     (True, False, True)
     """
     return variant == CLEAN or VARIANTS[variant].use == use
@@ -118,8 +95,8 @@ def learnt_copies(variants: Iterable[str]) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> learnt_copies(["noise10", "telephone", "clean", "speed93", "telephone"])
-    ('speed93', 'telephone')
+    >>> learnt_copies(["noise10", "telephone2", "clean", "telephone1", "telephone2"])
+    ('telephone1', 'telephone2')
     """
     present = set(variants)
     return tuple(name for name, kind in VARIANTS.items() if name in present and kind.use == "training")
@@ -149,18 +126,9 @@ def read(source: AnyPath, variant: str, *, sampling_rate: int, name: str) -> tup
     AudioError
         If it can't be decoded.
     """
-    if variant == CLEAN:
-        decoded = audio.read(source, sampling_rate=sampling_rate)
-        return _mixed(decoded.signal), decoded
-    kind = VARIANTS[variant]
-    decoded = audio.read(source, sampling_rate=kind.sampling_rate(sampling_rate))
-    signal = _mixed(decoded.signal)
-    if kind.condition is not None:
+    decoded = audio.read(source, sampling_rate=sampling_rate)
+    signal: NDArray[np.float32] = decoded.signal.mean(axis=0) if len(decoded.signal) > 1 else decoded.signal[0]
+    if variant != CLEAN:
         seed = int.from_bytes(hashlib.blake2b(f"{variant}/{name}".encode(), digest_size=8).digest(), "little")
-        signal = telephone.through(kind.condition, signal, sampling_rate=sampling_rate, seed=seed)
+        signal = telephone.through(VARIANTS[variant].condition, signal, sampling_rate=sampling_rate, seed=seed)
     return signal, decoded
-
-
-def _mixed(signal: NDArray[np.float32]) -> NDArray[np.float32]:
-    mixed: NDArray[np.float32] = signal.mean(axis=0) if len(signal) > 1 else signal[0]
-    return mixed

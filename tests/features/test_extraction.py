@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import soundfile
 
 from emolib.config import ARTICLE, TELEPHONE
@@ -82,12 +82,11 @@ def test_filling_a_shard_twice_changes_nothing(tmp_path: Path) -> None:
 
 def test_copies_lie_beside_their_original_and_are_what_their_names_say(tmp_path: Path) -> None:
     listed = utterances(tmp_path, {"a": 3.0, "b": 5.0, "short": 0.42}).assign(gender="female")
-    variants = ("speed86", "speed107", "ulaw", "telephone")
+    variants = ("ulaw", "telephone1", "telephone2")
     planned = plan_windows(listed, probe_clips(list(listed["uri"])), profile=TELEPHONE, variants=variants, seed=1)
-    for name, rows in planned.groupby("utterance_id"):
+    for _, rows in planned.groupby("utterance_id"):
         assert (np.diff(rows.index) == 1).all()
-        assert set(rows["variant"]) == {"clean", *variants} - ({"speed107"} if name == "c/short" else set())
-    assert planned["gender"].isna().equals(planned["variant"] == "speed86")
+        assert set(rows["variant"]) == {"clean", *variants}
     seconds = planned[planned["utterance_id"] == "c/a"].set_index("variant")["end_s"]
     np.testing.assert_allclose(seconds, 3.0, atol=1e-3)
 
@@ -95,18 +94,20 @@ def test_copies_lie_beside_their_original_and_are_what_their_names_say(tmp_path:
     result = extract_shard(str(store.path), 0)
     assert (result.rows, result.notes) == ({"ok": len(planned)}, ())
     features, valid_frames = store.read(0, len(planned))
-    frames = pd.Series(valid_frames, planned["variant"].where(planned["utterance_id"] == "c/a")).dropna()
-    assert frames["speed86"] == pytest.approx(frames["clean"] / 0.86, abs=2)
-    assert frames["speed107"] == pytest.approx(frames["clean"] / 1.07, abs=2)
-    assert frames["ulaw"] == frames["telephone"] == frames["clean"]
+    of_a = (planned["utterance_id"] == "c/a").to_numpy()
+    frames = dict(zip(planned["variant"][of_a], valid_frames[of_a], strict=False))
+    assert len(set(frames.values())) == 1
+    copies = dict(zip(planned["variant"][of_a], features[of_a], strict=False))
+    for one, other in itertools.combinations(copies, 2):
+        assert np.abs(copies[one] - copies[other]).max() > 1.0, f"{one} and {other} are the same"
     alone = FeatureStore.create(
         tmp_path / "T.zarr",
         profile=TELEPHONE,
-        windows=planned[planned["variant"].isin(["telephone", "clean"])],
+        windows=planned[planned["variant"].isin(["telephone1", "clean"])],
         shard_windows=32,
     )
     extract_shard(str(alone.path), 0)
-    both = planned["variant"].isin(["telephone", "clean"]).to_numpy()
+    both = planned["variant"].isin(["telephone1", "clean"]).to_numpy()
     np.testing.assert_array_equal(alone.read(0, int(both.sum()))[0], features[both])
 
 
