@@ -71,8 +71,8 @@ def plan_windows(
 ) -> pd.DataFrame:
     """Decide which rows a store will have.
 
-    The order is a seeded shuffle of utterances, so that any shard is a fair sample; the windows of an utterance and of
-    its copies stay together. An utterance that can't be used has one row, with its code.
+    The order is a seeded shuffle of utterances and their copies, so that any shard is a fair sample; the windows of
+    each stay together. An utterance that can't be used has one row, with its code.
 
     Parameters
     ----------
@@ -90,23 +90,28 @@ def plan_windows(
     """
     import pandas as pd
 
-    order = np.random.default_rng(seed).permutation(len(utterances))
-    rows = []
     records = utterances.to_dict("records")
-    for number in order:
-        utterance, probe = records[number], probes[number]
-        code, message = _verdict(Code(utterance["code"]), probe, profile)
+    verdicts = [_verdict(Code(each["code"]), probe, profile) for each, probe in zip(records, probes, strict=True)]
+    recordings = [
+        (number, variant)
+        for number, (code, _) in enumerate(verdicts)
+        for variant in ((CLEAN, *variants) if code is Code.OK else (CLEAN,))
+    ]
+    rows = []
+    for place in np.random.default_rng(seed).permutation(len(recordings)):
+        number, variant = recordings[place]
+        utterance, probe, (code, message) = records[number], probes[number], verdicts[number]
         common = {name: utterance[name] for name in ("utterance_id", "corpus", "speaker", "gender", "emotion")} | {
             "uri": probe.uri,
             "channel": None,
+            "variant": variant,
             "content_hash": probe.content_hash,
             "code": code.value,
             "message": message,
         }
         spans = _spans(probe, profile) if code is Code.OK else np.zeros((1, 2))
         rows += [
-            {**common, "window": window, "start_s": start_s, "end_s": end_s, "variant": variant}
-            for variant in ((CLEAN, *variants) if code is Code.OK else (CLEAN,))
+            {**common, "window": window, "start_s": start_s, "end_s": end_s}
             for window, (start_s, end_s) in enumerate(spans)
         ]
     return pd.DataFrame(rows)

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Rows are shuffled within this many shards at a time. The store's own order of utterances is a random one already, but
-# the copies of an utterance lie side by side: with four shards the network saw forty utterances at a time, ten times
-# over, and learnt more slowly (tests/benchmarks/experiments.md).
+# Rows are shuffled within this many shards at a time. The store's own order is a random one already, but the same in
+# every epoch; with four shards a network learnt more slowly (tests/benchmarks/experiments.md).
 _POOL_SHARDS = 32
 # Batches made before they are asked for: the time that they take to train is there to read the next pool.
 _BATCHES_AHEAD = 8
