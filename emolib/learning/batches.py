@@ -126,7 +126,7 @@ class Batches:
     store
         Where features are read from.
     rows
-        Numbers of the rows to take, ``(row,)``, such as ``np.flatnonzero`` of a fold's mask.
+        Numbers of the rows to take, ``(row,)``; one that stands there twice is taken twice.
     labels
         Class of every row of the store, ``(window,)``.
     batch_size
@@ -150,7 +150,7 @@ class Batches:
         return -(-self._rows // self._batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield every row once, shards in random order and rows shuffled within a pool of them."""
+        """Yield all rows, shards in random order and rows shuffled within a pool of them."""
         return ahead(self._epoch(number), _BATCHES_AHEAD)
 
     def _epoch(self, number: int) -> Iterator[Batch]:

@@ -16,11 +16,11 @@ from emolib.config import CLEAN, Profile
 from emolib.corpora import labels as schemes
 from emolib.errors import EmolibError, SettingsError
 from emolib.features.cepstra import frequency_warps
-from emolib.features.windows import window_shape
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Augmentation, Examples, augmented, voiced
+from emolib.learning.augmentation import Examples, augmented, voiced
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
+from emolib.learning.recipes import RECIPES, Recipe
 from emolib.learning.validation import Validation
 from emolib.sound.variants import used_for
 from emolib.storage import AnyPath
@@ -42,66 +42,6 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES_AHEAD = 4
-# So many that a voice hardly comes twice, so few that their maps stay in the cache.
-_VOICES = 31
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How an architecture is trained.
-
-    Attributes
-    ----------
-    epochs, steps
-        Passes over the training rows, or more where those are so few that they would make fewer steps than this.
-    batch_size
-        Rows of a minibatch.
-    learning_rate
-        Of AdamW (Loshchilov and Hutter 2019). It rises over the first twentieth of the steps, and falls to zero along a
-        cosine.
-    weight_decay
-        Of AdamW.
-    augmentation
-        What is done to every minibatch.
-    words
-        Learn the emotions of each class as the corpora tell them apart, and sum them; else the classes alone.
-    voice, voice_of_gender
-        Natural logarithm of how many times as high a row's frequencies become while it is learnt from, at most: other
-        vocal tracts (Jaitly and Hinton 2013). The second where the classes tell gender: the tracts of women and men
-        differ by about 15 % in length.
-    speech_s
-        Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
-        half as long, and no epoch shows a long row as the last one did.
-    """
-
-    epochs: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    augmentation: Augmentation
-    words: bool
-    voice: float = 0.0
-    voice_of_gender: float = 0.0
-    speech_s: float | None = None
-
-
-# Found on validation speakers: see tests/benchmarks/experiments.md.
-RECIPES = {
-    "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation(), words=False),
-    "default": Recipe(
-        epochs=8,
-        steps=4800,
-        batch_size=64,
-        learning_rate=1e-3,
-        weight_decay=1e-4,
-        augmentation=Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20, tempo=0.16),
-        words=True,
-        voice=0.16,
-        voice_of_gender=0.06,
-        speech_s=2.4,
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,21 +160,20 @@ def fit(
         classes=len(scheme.classes),
         seed=seed,
     )
-    frames, coefficients = _frames(store.profile, recipe), source.shape[2]
+    frames, coefficients = recipe.frames(store.profile), source.shape[2]
     blank = build(mean=np.zeros(coefficients, np.float32), scale=np.ones(coefficients, np.float32))
     mean, scale = _standardisation(blank, source, train_rows)
     model, shorter = (build(mean=mean, scale=scale, frames=length) for length in (None, frames))
     learner = networks.learner(shorter)
-    word_counts = np.bincount(words[train_rows], minlength=len(class_of))
+    shown = np.repeat(train_rows, recipe.times(windows["corpus"].iloc[train_rows]))
+    word_counts = np.bincount(words[shown], minlength=len(class_of))
     learnt_words = word_counts > 0
     weights = np.zeros(len(class_of), np.float32)
-    weights[learnt_words] = len(train_rows) / (learnt_words.sum() * word_counts[learnt_words])
-    batches = Batches(source, train_rows, words, batch_size=recipe.batch_size, seed=seed)
+    weights[learnt_words] = len(shown) / (learnt_words.sum() * word_counts[learnt_words])
+    batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
     _compile(learner, recipe, epochs * len(batches))
-    reach = recipe.voice_of_gender if scheme.tells_gender else recipe.voice
-    factors = np.exp(np.linspace(-reach, reach, _VOICES if reach else 0))
-    warps = frequency_warps(factors, config=store.profile.features)
+    warps = frequency_warps(recipe.voices(tells_gender=scheme.tells_gender), config=store.profile.features)
     facts = {
         "architecture": architecture,
         "seed": seed,
@@ -322,14 +261,6 @@ def predict(
         probabilities.append(model.predict_on_batch({"features": features, "valid_frames": valid_frames}))
         frames.append(valid_frames)
     return np.concatenate(probabilities), np.concatenate(frames)
-
-
-def _frames(profile: Profile, recipe: Recipe) -> int:
-    """Return how many frames of a window are learnt from at a time."""
-    frames, _ = window_shape(profile.features, profile.windows)
-    if recipe.speech_s is None:
-        return frames
-    return min(frames, round(recipe.speech_s * profile.features.sampling_rate / profile.features.hop_length))
 
 
 def _compile(model: keras.Model, recipe: Recipe, steps: int) -> None:

@@ -1,0 +1,108 @@
+"""How each architecture is trained: found on validation speakers, see tests/benchmarks/experiments.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emolib.config import Profile
+from emolib.features.windows import window_shape
+from emolib.learning.augmentation import Augmentation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# So many that a voice hardly comes twice, so few that their maps stay in the cache.
+_VOICES = 31
+# However small its corpus is, a row is shown so often an epoch at most: what else there is would drown in it.
+_MOST_TIMES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an architecture is trained.
+
+    Attributes
+    ----------
+    epochs, steps
+        Passes over the training rows, or more where those are so few that they would make fewer steps than this.
+    batch_size
+        Rows of a minibatch.
+    learning_rate
+        Of AdamW (Loshchilov and Hutter 2019). It rises over the first twentieth of the steps, and falls to zero along a
+        cosine.
+    weight_decay
+        Of AdamW.
+    augmentation
+        What is done to every minibatch.
+    evenness
+        How evenly corpora of unequal size are learnt from: 0 takes every row once an epoch, 1 takes those of a small
+        corpus so often that it counts as much as the largest.
+    words
+        Learn the emotions of each class as the corpora tell them apart, and sum them; else the classes alone.
+    voice, voice_of_gender
+        Natural logarithm of how many times as high a row's frequencies become while it is learnt from, at most: other
+        vocal tracts (Jaitly and Hinton 2013). The second where the classes tell gender: the tracts of women and men
+        differ by about 15 % in length.
+    speech_s
+        Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
+        half as long, and no epoch shows a long row as the last one did.
+    """
+
+    epochs: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    augmentation: Augmentation
+    words: bool
+    evenness: float = 0.0
+    voice: float = 0.0
+    voice_of_gender: float = 0.0
+    speech_s: float | None = None
+
+    def frames(self, profile: Profile) -> int:
+        """Return how many frames of a window are learnt from at a time."""
+        frames, _ = window_shape(profile.features, profile.windows)
+        if self.speech_s is None:
+            return frames
+        return min(frames, round(self.speech_s * profile.features.sampling_rate / profile.features.hop_length))
+
+    def times(self, corpora: pd.Series) -> NDArray[np.int64]:
+        """Return how often an epoch shows each row, ``(row,)``, by the corpus that it is of.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> RECIPES["default"].times(pd.Series(["tess"] * 6 + ["savee"])).tolist()
+        [1, 1, 1, 1, 1, 1, 4]
+        """
+        sizes = corpora.map(corpora.value_counts()).to_numpy(np.float64)
+        times: NDArray[np.int64] = np.rint((sizes.max() / sizes) ** self.evenness).astype(np.int64)
+        return np.minimum(times, _MOST_TIMES)
+
+    def voices(self, *, tells_gender: bool) -> NDArray[np.float64]:
+        """Return by what the frequencies of rows are multiplied, ``(voice,)``; none where they stay as they are."""
+        reach = self.voice_of_gender if tells_gender else self.voice
+        return np.exp(np.linspace(-reach, reach, _VOICES if reach else 0))
+
+
+RECIPES = {
+    "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation(), words=False),
+    "default": Recipe(
+        epochs=8,
+        steps=4800,
+        batch_size=64,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        augmentation=Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20, tempo=0.16),
+        words=True,
+        evenness=0.7,
+        voice=0.16,
+        voice_of_gender=0.06,
+        speech_s=2.4,
+    ),
+}
