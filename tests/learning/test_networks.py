@@ -19,7 +19,7 @@ from emolib.features.store import FeatureStore
 from emolib.learning import bundle as bundles, calibration, training
 from emolib.learning.bundle import ModelBundle
 from emolib.learning.crossvalidation import cross_validate
-from emolib.learning.model import ARCHITECTURES, Deltas, aligned, build, to_onnx
+from emolib.learning.model import ARCHITECTURES, Deltas, aligned, build, learner, to_onnx
 from emolib.learning.training import Trained
 from emolib.storage import read_json, write_json
 from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
@@ -128,6 +128,16 @@ def test_default_network_does_not_see_padding() -> None:
     other[np.arange(FRAMES) >= valid_frames[:, np.newaxis]] = 1000.0
     outputs = [model.predict_on_batch({"features": each, "valid_frames": valid_frames}) for each in (features, other)]
     np.testing.assert_array_equal(*outputs)
+
+
+def test_a_class_is_as_likely_as_its_words_together() -> None:
+    features, valid_frames = _windows(8)
+    model = _untrained("default")
+    inputs = {"features": features, "valid_frames": valid_frames}
+    words = learner(model).predict_on_batch(inputs)
+    assert words.shape == (8, 4)
+    expected = np.stack([words[:, 0] + words[:, 1], words[:, 2], words[:, 3]], axis=1)
+    np.testing.assert_allclose(model.predict_on_batch(inputs), expected, rtol=1e-6)
 
 
 def test_seed_decides_the_weights() -> None:

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emolib.config import PROFILES, Profile
+from emolib.learning.recipes import RECIPES
+
+
+def test_small_corpora_are_shown_more_often_but_never_without_end() -> None:
+    corpora = pd.Series(["large"] * 4000 + ["half"] * 2000 + ["tiny"])
+    times = dict(zip(corpora, RECIPES["default"].times(corpora), strict=True))
+    assert times == {"large": 1, "half": 2, "tiny": 10}
+    assert (RECIPES["article"].times(corpora) == 1).all()
+
+
+def test_voices_stay_those_of_a_gender_where_classes_tell_it() -> None:
+    wide, narrow = (RECIPES["default"].voices(tells_gender=tells) for tells in (False, True))
+    assert wide.min() == pytest.approx(1 / wide.max())
+    assert np.isclose(wide, 1.0).any()
+    assert np.isclose(narrow, 1.0).any()
+    assert narrow.max() < 1.08 < wide.max()
+    assert len(RECIPES["article"].voices(tells_gender=False)) == 0
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_rows_are_cropped_to_the_same_seconds_in_every_profile(profile: Profile) -> None:
+    frames = RECIPES["default"].frames(profile)
+    features = profile.features
+    assert frames * features.hop_length / features.sampling_rate == pytest.approx(2.4, abs=0.02)
