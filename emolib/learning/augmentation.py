@@ -21,8 +21,6 @@ class Augmentation:
     ----------
     label_smoothing
         Share of a target that goes to all classes alike (Szegedy et al. 2016).
-    mixup
-        Parameter of the Beta distribution by which two rows are mixed (Zhang et al. 2018); 0: none are.
     time_masks
         Number of stretches of frames that are hidden (Park et al. 2019).
     longest_mask
@@ -32,7 +30,6 @@ class Augmentation:
     """
 
     label_smoothing: float = 0.0
-    mixup: float = 0.0
     time_masks: int = 0
     longest_mask: int = 0
     tempo: float = 0.0
@@ -213,7 +210,7 @@ def augmented(
     how: Augmentation,
     generator: np.random.Generator,
 ) -> Examples:
-    """Return a minibatch with other frames hidden, other rows mixed and softer targets than it came with.
+    """Return a minibatch with other frames hidden and softer targets than it came with.
 
     Parameters
     ----------
@@ -224,7 +221,7 @@ def augmented(
     hidden
         What a hidden frame holds, ``(coefficient,)``: the mean of all frames says nothing.
     generator
-        Decides what is hidden and mixed.
+        Decides what is hidden.
 
     Examples
     --------
@@ -247,18 +244,4 @@ def augmented(
     classes = len(class_weights)
     targets = np.full((rows, classes), how.label_smoothing / classes, np.float32)
     targets[np.arange(rows), labels] += 1.0 - how.label_smoothing
-    weights = class_weights[labels]
-    if not how.mixup:
-        return Examples(features, valid_frames, targets, weights)
-    features[frames >= valid_frames[:, np.newaxis]] = hidden  # so that what is mixed in fades towards nothing
-    share = generator.beta(how.mixup, how.mixup, rows).astype(np.float32)
-    share = np.maximum(share, 1.0 - share)  # a row stays mostly what it is
-    other = generator.permutation(rows)
-    mine, theirs = share * weights, (1.0 - share) * weights[other]
-    total = mine + theirs
-    return Examples(
-        features * share[:, np.newaxis, np.newaxis] + features[other] * (1.0 - share)[:, np.newaxis, np.newaxis],
-        np.maximum(valid_frames, valid_frames[other]),
-        targets * (mine / total)[:, np.newaxis] + targets[other] * (theirs / total)[:, np.newaxis],
-        total,
-    )
+    return Examples(features, valid_frames, targets, class_weights[labels])

@@ -276,7 +276,7 @@ def aligned(
     """Return windows that begin and end with their speech, at the mean level 0, if a network sees no difference.
 
     To one that looks at nothing else, and at levels only relative to their mean, they are the same as before, but for
-    slopes at the edges; what is mixed with them or hidden in them is then neither silence nor far too loud.
+    slopes at the edges; what is hidden in them, and what pads them, is then neither silence nor far too loud.
     """
     layer = next((layer for layer in model.layers if isinstance(layer, Speech)), None)
     if layer is None:
@@ -307,7 +307,9 @@ def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profi
 
 # Of the speech in a window: quieter frames before and after it are silence.
 _SPEECH_DB = 30.0
-_STRIDE, _FILTERS, _JOINED = 4, 64, 128
+# Steps of 128 ms from the first convolution on: at half as many frames a network of twice the weights takes no longer,
+# and more than the time it gains in what it tells (tests/benchmarks/experiments.md).
+_STRIDE, _FILTERS, _JOINED = 8, 96, 160
 
 
 def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:
@@ -318,9 +320,9 @@ def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profi
     # The convolutions run over frames alone, but as images of height one: ONNX Runtime keeps images in the layout of
     # its fast kernels from the first convolution to the last, and turns a sequence round before and after each.
     hidden = layers.Reshape((1, *hidden.shape[1:]))(hidden)
-    hidden = layers.Activation("relu")(_normalised_convolution(hidden, _FILTERS, 5, strides=_STRIDE))
+    hidden = layers.Activation("relu")(_normalised_convolution(hidden, _FILTERS, _STRIDE + 1, strides=_STRIDE))
     levels = []
-    for dilation in (1, 2, 4, 8):
+    for dilation in (1, 2, 4):
         hidden = _residual(hidden, _FILTERS, dilation)
         levels.append(hidden)
     hidden = layers.Activation("relu")(_normalised_convolution(layers.Concatenate()(levels), _JOINED, 1))

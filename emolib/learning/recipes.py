@@ -98,7 +98,7 @@ RECIPES = {
         batch_size=64,
         learning_rate=1e-3,
         weight_decay=1e-4,
-        augmentation=Augmentation(0.1, mixup=0.3, time_masks=2, longest_mask=20, tempo=0.16),
+        augmentation=Augmentation(label_smoothing=0.1, time_masks=2, longest_mask=20, tempo=0.16),
         words=True,
         evenness=0.7,
         voice=0.16,
