@@ -55,9 +55,8 @@ def extract(
     profile
         The front end: telephone (8 kHz, for calls), wideband (16 kHz), article (as published, 44.1 kHz).
     variants
-        Copies to make of each clip, joined by commas. To learn from: telephones (five random lines), or some
-        of telephone1 to telephone5. To judge by: channels, noise, or one by its name, such as ulaw, gsm, opus,
-        noise10, reverb.
+        Copies to make of each clip, joined by commas. To learn from: telephone (one random line) or telephones
+        (five). To judge by: channels, noise, or one by its name, such as ulaw, gsm, opus, noise10, reverb.
     resume
         Continue the plan of a store that an earlier run has begun.
     seed

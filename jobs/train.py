@@ -66,7 +66,7 @@ def train(
     seed
         Decides weights, order and the speakers set aside; the same seed gives the same model on the same machine.
     epochs
-        Passes over the store; without it as many as the architecture's recipe says.
+        Passes over what is learnt from; without it as many as the architecture's recipe says.
     evaluations
         Folders that `emolib evaluate` made of the same task, architecture and store settings: for the model card.
     """

@@ -5,7 +5,6 @@ Copies of whole utterances through other channels are rows of the store instead,
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ class Augmentation:
     Attributes
     ----------
     label_smoothing
-        Share of a target that goes to all classes alike (Szegedy et al. 2016).
+        Share of a target that goes to all words alike (Szegedy et al. 2016).
     time_masks
         Number of stretches of frames that are hidden (Park et al. 2019).
     longest_mask
@@ -45,7 +44,7 @@ class Examples(NamedTuple):
     valid_frames
         int32 ``(row,)``.
     targets
-        float32 ``(row, class)``; each row sums to 1.
+        float32 ``(row, word)``; each row sums to 1.
     weights
         float32 ``(row,)``, of the rows in the loss.
     """
@@ -89,46 +88,22 @@ def aligned(
     return moved, valid_frames.astype(np.int32)
 
 
-def cropped(
-    features: NDArray[np.float32], valid_frames: NDArray[np.int32], frames: int, generator: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return a random stretch of each row: all of it where it is no longer than that.
-
-    Parameters
-    ----------
-    features, valid_frames
-        Of a minibatch, ``(row, frame, coefficient)`` and ``(row,)``.
-    frames
-        Length of the stretch, at most as many as the rows have.
-
-    Returns
-    -------
-    features
-        Shape ``(row, frames, coefficient)``.
-    valid_frames
-        Int32 ``(row,)``.
-
-    Examples
-    --------
-    >>> rows = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
-    >>> kept, valid_frames = cropped(rows, np.array([4, 2]), 3, np.random.default_rng(0))
-    >>> kept[:, :, 0].tolist(), valid_frames.tolist()
-    ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [3, 2])
-    """
-    first = generator.integers(0, np.maximum(valid_frames - frames, 0) + 1)
-    kept = np.take_along_axis(features, (first[:, np.newaxis] + np.arange(frames))[:, :, np.newaxis], axis=1)
-    return kept, np.minimum(valid_frames, frames).astype(np.int32)
-
-
 def retimed(
-    features: NDArray[np.float32], valid_frames: NDArray[np.int32], factors: NDArray[np.floating], frames: int
+    features: NDArray[np.float32],
+    valid_frames: NDArray[np.int32],
+    *,
+    first: NDArray[np.int64],
+    factors: NDArray[np.floating],
+    frames: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return each row said so many times as fast: its frames are drawn from between those that there are.
+    """Return a stretch of each row said so many times as fast: its frames are drawn from between those that there are.
 
     Parameters
     ----------
     features, valid_frames
         Of a minibatch, ``(row, frame, coefficient)`` and ``(row,)``.
+    first
+        The frame that the stretch begins with, ``(row,)``.
     factors
         Above 1 for faster, ``(row,)``.
     frames
@@ -144,13 +119,14 @@ def retimed(
     Examples
     --------
     >>> row = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
-    >>> slower, valid_frames = retimed(row, np.array([4]), np.array([0.5]), 9)
+    >>> slower, valid_frames = retimed(
+    ...     row, np.array([4]), first=np.array([1]), factors=np.array([0.5]), frames=7)
     >>> slower[0, :, 0].tolist(), valid_frames.tolist()
-    ([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.0, 0.0], [8])
+    ([1.0, 1.5, 2.0, 2.5, 3.0, 3.0, 0.0], [6])
     """
-    lengths = np.clip(np.floor(valid_frames / factors), 1, frames).astype(np.int32)
+    lengths = np.clip(np.floor((valid_frames - first) / factors), 1, frames).astype(np.int32)
     last = valid_frames[:, np.newaxis] - 1
-    places = np.minimum(np.arange(frames) * factors[:, np.newaxis], last)
+    places = np.minimum(first[:, np.newaxis] + np.arange(frames) * factors[:, np.newaxis], last)
     before = places.astype(np.int64)
     share = (places - before).astype(np.float32)[:, :, np.newaxis]
     found = np.take_along_axis(features, before[:, :, np.newaxis], axis=1) * (1 - share)
@@ -168,14 +144,14 @@ def voiced(
     how: Augmentation,
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return a random stretch of each row as somebody else would have said it, faster or slower.
+    """Return a random stretch of each row, all of it where it is no longer, as somebody else would have said it.
 
     Parameters
     ----------
     features, valid_frames
         Of a minibatch, ``(row, frame, coefficient)`` and ``(row,)``.
     frames
-        Length of the stretch.
+        Length of the stretch, at most.
     warps
         Voices to choose from, ``(voice, coefficient, coefficient)`` (see `emolib.features.cepstra.frequency_warps`);
         without any each row keeps its own.
@@ -189,12 +165,11 @@ def voiced(
     valid_frames
         Int32 ``(row,)``.
     """
-    if how.tempo:
-        taken = min(features.shape[1], math.ceil(frames * math.exp(how.tempo)))
+    if how.tempo or frames < features.shape[1]:  # else a row stays as it is, with what pads it
         factors = np.exp(generator.uniform(-how.tempo, how.tempo, len(features)))
-        features, valid_frames = retimed(*cropped(features, valid_frames, taken, generator), factors, frames)
-    else:
-        features, valid_frames = cropped(features, valid_frames, frames, generator)
+        spare = valid_frames - np.ceil(frames * factors).astype(np.int64)
+        first = generator.integers(0, np.maximum(spare, 0) + 1)
+        features, valid_frames = retimed(features, valid_frames, first=first, factors=factors, frames=frames)
     if len(warps):
         features = np.matmul(features, warps[generator.integers(len(warps), size=len(features))])
     return features, valid_frames
@@ -205,7 +180,7 @@ def augmented(
     valid_frames: NDArray[np.int32],
     labels: NDArray[np.int64],
     *,
-    class_weights: NDArray[np.float32],
+    word_weights: NDArray[np.float32],
     hidden: NDArray[np.float32],
     how: Augmentation,
     generator: np.random.Generator,
@@ -216,8 +191,8 @@ def augmented(
     ----------
     features, valid_frames, labels
         Of a minibatch (see `emolib.learning.batches.Batch`).
-    class_weights
-        Weight of each class in the loss, ``(class,)``.
+    word_weights
+        Weight of each word in the loss, ``(word,)``.
     hidden
         What a hidden frame holds, ``(coefficient,)``: the mean of all frames says nothing.
     generator
@@ -227,7 +202,7 @@ def augmented(
     --------
     >>> found = augmented(
     ...     np.ones((2, 4, 1), np.float32), np.array([4, 3], np.int32), np.array([1, 0]),
-    ...     class_weights=np.array([1.0, 3.0], np.float32), hidden=np.zeros(1, np.float32),
+    ...     word_weights=np.array([1.0, 3.0], np.float32), hidden=np.zeros(1, np.float32),
     ...     how=Augmentation(label_smoothing=0.2), generator=np.random.default_rng(0))
     >>> np.round(found.targets.astype(float), 3).tolist(), found.weights.tolist()
     ([[0.1, 0.9], [0.9, 0.1]], [3.0, 1.0])
@@ -241,7 +216,7 @@ def augmented(
         length = np.where(2 * length > valid_frames, 0, length)
         masked = (frames >= first[:, np.newaxis]) & (frames < (first + length)[:, np.newaxis])
         features[masked] = hidden
-    classes = len(class_weights)
-    targets = np.full((rows, classes), how.label_smoothing / classes, np.float32)
+    words = len(word_weights)
+    targets = np.full((rows, words), how.label_smoothing / words, np.float32)
     targets[np.arange(rows), labels] += 1.0 - how.label_smoothing
-    return Examples(features, valid_frames, targets, class_weights[labels])
+    return Examples(features, valid_frames, targets, word_weights[labels])

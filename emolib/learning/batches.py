@@ -107,7 +107,7 @@ class Batch(NamedTuple):
     valid_frames
         int32 ``(row,)``.
     labels
-        int64 ``(row,)``, index of each row's class.
+        int64 ``(row,)``, of each row.
     """
 
     features: NDArray[np.float32]
@@ -119,7 +119,7 @@ class Batches:
     """The minibatches of an epoch, in an order that the seed and the epoch decide.
 
     A thread makes them ahead of time. Memory holds the pool that is shuffled (32 shards, 0.3 GB in the
-    profile telephone), one shard that is read, and the batches made ahead.
+    profile telephone, more where rows are taken more than once), one shard that is read, and the batches made ahead.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Batches:
     rows
         Numbers of the rows to take, ``(row,)``; one that stands there twice is taken twice.
     labels
-        Class of every row of the store, ``(window,)``.
+        A number for every row of the store, ``(window,)``: its class, or its word.
     batch_size
         Rows of a batch; the last one of an epoch may have fewer.
     seed

@@ -117,7 +117,8 @@ class AttentiveStatistics(layers.Layer):
     Parameters
     ----------
     stride
-        Frames of speech per frame of the layer's input. A frame is speech if the first frame it stands for is.
+        Frames of speech per frame of the layer's input, made by a convolution one frame wider than that. A frame is
+        speech if it has seen any.
     units
         Width of the attention's hidden layer.
     """
@@ -140,7 +141,7 @@ class AttentiveStatistics(layers.Layer):
 
     def call(self, features: Any, speech: Any) -> Any:
         """Map ``(window, frame, channel)`` and ``(window, frame * stride, 1)`` to ``(window, 3 * channel)``."""
-        speech = speech[:, :: self.stride]
+        speech = ops.max_pool(speech, self.stride + 1, strides=self.stride, padding="same")
         count = ops.maximum(ops.sum(speech, axis=1), 1.0)
         mean = ops.sum(features * speech, axis=1) / count
         distance = (features - ops.expand_dims(mean, 1)) * speech

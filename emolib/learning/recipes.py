@@ -15,7 +15,7 @@ from emolib.learning.augmentation import Augmentation
 if TYPE_CHECKING:
     import pandas as pd
 
-# So many that a voice hardly comes twice, so few that their maps stay in the cache.
+# So many that they differ little from one to the next, so few that their maps stay in the cache.
 _VOICES = 31
 # However small its corpus is, a row is shown so often an epoch at most: what else there is would drown in it.
 _MOST_TIMES = 10
@@ -71,18 +71,15 @@ class Recipe:
             return frames
         return min(frames, round(self.speech_s * profile.features.sampling_rate / profile.features.hop_length))
 
-    def times(self, corpora: pd.Series) -> NDArray[np.int64]:
+    def times(self, corpora: pd.Series, generator: np.random.Generator) -> NDArray[np.int64]:
         """Return how often an epoch shows each row, ``(row,)``, by the corpus that it is of.
 
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> RECIPES["default"].times(pd.Series(["tess"] * 6 + ["savee"])).tolist()
-        [1, 1, 1, 1, 1, 1, 4]
+        The generator decides which rows are shown once more than others, where their number is not a whole one.
         """
         sizes = corpora.map(corpora.value_counts()).to_numpy(np.float64)
-        times: NDArray[np.int64] = np.rint((sizes.max() / sizes) ** self.evenness).astype(np.int64)
-        return np.minimum(times, _MOST_TIMES)
+        times = np.minimum((sizes.max() / sizes) ** self.evenness, _MOST_TIMES)
+        whole: NDArray[np.int64] = np.floor(times + generator.random(len(times))).astype(np.int64)
+        return whole
 
     def voices(self, *, tells_gender: bool) -> NDArray[np.float64]:
         """Return by what the frequencies of rows are multiplied, ``(voice,)``; none where they stay as they are."""

@@ -60,7 +60,7 @@ class Trained:
     temperature
         By which its probabilities must be softened: found on the validation windows.
     priors
-        Share of each class that it takes for granted, ``(class,)``: the same for each word that it has learnt.
+        Share of each class that it takes for granted, ``(class,)``: the same for each that it has learnt.
     windows
         What it says of the validation windows.
     validation
@@ -68,7 +68,8 @@ class Trained:
     metrics
         Of the validation utterances (see `emolib.learning.evaluation.metrics`). They chose nothing but the temperature.
     history
-        For each epoch ``epoch``, ``epochs``, ``loss``, ``val_loss``, ``val_uar`` and ``seconds``.
+        For each epoch ``epoch``, ``epochs``, ``loss`` (of words, smoothed), ``val_loss`` (of classes), ``val_uar`` and
+        ``seconds``.
     """
 
     model: keras.Model
@@ -99,9 +100,9 @@ def fit(
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
-    are passed over (see `emolib.sound.variants`). Words (see `Recipe`) weigh the same in the loss however often they
-    occur: a row weighs ``n / (k * n_w)``, with ``n_w`` of ``n`` training rows of its word and ``k`` words. A class
-    without training rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
+    are passed over (see `emolib.sound.variants`). Classes weigh the same in the loss however often they occur: a row
+    weighs ``n / (k * n_c)``, with ``n_c`` of the ``n`` rows of an epoch in its class and ``k`` classes. One without
+    training rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
 
     Parameters
     ----------
@@ -165,11 +166,10 @@ def fit(
     mean, scale = _standardisation(blank, source, train_rows)
     model, shorter = (build(mean=mean, scale=scale, frames=length) for length in (None, frames))
     learner = networks.learner(shorter)
-    shown = np.repeat(train_rows, recipe.times(windows["corpus"].iloc[train_rows]))
-    word_counts = np.bincount(words[shown], minlength=len(class_of))
-    learnt_words = word_counts > 0
-    weights = np.zeros(len(class_of), np.float32)
-    weights[learnt_words] = len(shown) / (learnt_words.sum() * word_counts[learnt_words])
+    times = recipe.times(windows["corpus"].iloc[train_rows], np.random.default_rng(seed))
+    shown = np.repeat(train_rows, times)
+    of_class = np.bincount(labels[shown], minlength=len(counts))
+    weights = (len(shown) / (len(present) * of_class[list(class_of)].clip(1))).astype(np.float32)
     batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
     _compile(learner, recipe, epochs * len(batches))
@@ -229,8 +229,8 @@ def fit(
         profile=store.profile,
         training=facts,
         temperature=temperature,
-        # The loss balances the words, see `weights`.
-        priors=np.bincount(class_of, learnt_words, len(counts)) / learnt_words.sum(),
+        # The loss balances the classes, see `weights`.
+        priors=np.where(counts > 0, 1.0 / len(present), 0.0),
         windows=Validation(softened, truth, _voices(windows.iloc[validation_rows]).to_numpy(str)),
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),
@@ -303,7 +303,7 @@ def _examples(
         yield augmented(
             *voiced(features, valid_frames, frames, warps=warps, how=recipe.augmentation, generator=generator),
             batch.labels,
-            class_weights=weights,
+            word_weights=weights,
             hidden=mean,
             how=recipe.augmentation,
             generator=generator,

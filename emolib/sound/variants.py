@@ -51,11 +51,12 @@ VARIANTS: dict[str, Variant] = {**_TELEPHONES, **_CHANNELS}
 """Every kind of copy by its name."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    "telephone": ("telephone1",),
     "telephones": tuple(_TELEPHONES),
     "noise": tuple(name for name in _CHANNELS if name.startswith("noise")),
     "channels": tuple(_CHANNELS),
 }
-"""Short names for several of them: random telephone lines; noises; all channels to be judged on."""
+"""Short names for several of them: one random telephone line; all of them; noises; all channels to be judged on."""
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -82,11 +83,19 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
 def used_for(variant: str, use: Use) -> bool:
     """Return whether a variant is learnt from, or judged on; the clean recording is both.
 
+    Raises
+    ------
+    SettingsError
+        If there is no such variant (any more).
+
     Examples
     --------
     >>> used_for("clean", "training"), used_for("telephone1", "judging"), used_for("noise10", "judging")
     (True, False, True)
     """
+    if variant != CLEAN and variant not in VARIANTS:
+        known = ", ".join([CLEAN, *VARIANTS])
+        raise SettingsError(f"copies {variant!r} found in the store, expected some of {known}: extract it anew")
     return variant == CLEAN or VARIANTS[variant].use == use
 
 
@@ -98,8 +107,8 @@ def learnt_copies(variants: Iterable[str]) -> tuple[str, ...]:
     >>> learnt_copies(["noise10", "telephone2", "clean", "telephone1", "telephone2"])
     ('telephone1', 'telephone2')
     """
-    present = set(variants)
-    return tuple(name for name, kind in VARIANTS.items() if name in present and kind.use == "training")
+    learnt = {name for name in set(variants) if used_for(name, "training")}
+    return tuple(name for name in VARIANTS if name in learnt)
 
 
 def read(source: AnyPath, variant: str, *, sampling_rate: int, name: str) -> tuple[NDArray[np.float32], audio.Audio]:

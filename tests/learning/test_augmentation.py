@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
@@ -25,9 +26,10 @@ def rows(seed: int, count: int = 5) -> tuple[NDArray[np.float32], NDArray[np.int
 @given(seed=SEEDS, factor=st.floats(0.5, 2), frames=st.integers(1, 70))
 def test_another_tempo_has_as_many_frames_as_it_says(seed: int, factor: float, frames: int) -> None:
     features, valid_frames = rows(seed)
-    found, lengths = retimed(features, valid_frames, np.full(len(features), factor), frames)
+    first = np.random.default_rng(seed).integers(0, valid_frames)
+    found, lengths = retimed(features, valid_frames, first=first, factors=np.full(len(features), factor), frames=frames)
     assert found.shape == (len(features), frames, COEFFICIENTS)
-    np.testing.assert_array_equal(lengths, np.clip(np.floor(valid_frames / factor), 1, frames))
+    np.testing.assert_array_equal(lengths, np.clip(np.floor((valid_frames - first) / factor), 1, frames))
     real = np.arange(frames) < lengths[:, np.newaxis]
     assert (found[real] >= 0.999).all()
     assert (found[real] <= 2.001).all()
@@ -37,7 +39,7 @@ def test_another_tempo_has_as_many_frames_as_it_says(seed: int, factor: float, f
 @given(seed=SEEDS)
 def test_the_same_tempo_is_the_same_row(seed: int) -> None:
     features, valid_frames = rows(seed)
-    found, lengths = retimed(features, valid_frames, np.ones(len(features)), FRAMES)
+    found, lengths = retimed(features, valid_frames, first=np.zeros(5, int), factors=np.ones(5), frames=FRAMES)
     np.testing.assert_array_equal(lengths, valid_frames)
     real = np.arange(FRAMES) < valid_frames[:, np.newaxis]
     np.testing.assert_array_equal(found[real], features[real])
@@ -67,3 +69,17 @@ def test_without_voices_and_tempo_a_row_is_what_it_was() -> None:
     )
     np.testing.assert_array_equal(found, features)
     np.testing.assert_array_equal(lengths, valid_frames)
+
+
+def test_the_end_of_a_row_is_learnt_from_as_often_as_its_beginning() -> None:
+    count = 4000
+    features = np.tile(np.arange(FRAMES, dtype=np.float32)[:, np.newaxis], (count, 1, 1))
+    none = np.zeros((0, 1, 1), np.float32)
+    found, lengths = voiced(
+        features, np.full(count, FRAMES, np.int32), 20, warps=none, how=HOW, generator=np.random.default_rng(0)
+    )
+    ends = found[np.arange(count), lengths - 1, 0]
+    assert (lengths == 20).all()
+    early, late = (found[:, 0, 0] < 2).mean(), (ends > FRAMES - 3).mean()
+    assert early == pytest.approx(late, abs=0.05)
+    assert early > 0.1

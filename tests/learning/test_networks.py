@@ -19,7 +19,7 @@ from emolib.features.store import FeatureStore
 from emolib.learning import bundle as bundles, calibration, training
 from emolib.learning.bundle import ModelBundle
 from emolib.learning.crossvalidation import cross_validate
-from emolib.learning.model import ARCHITECTURES, Deltas, aligned, build, learner, to_onnx
+from emolib.learning.model import ARCHITECTURES, AttentiveStatistics, Deltas, Speech, aligned, build, learner, to_onnx
 from emolib.learning.training import Trained
 from emolib.storage import read_json, write_json
 from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
@@ -128,6 +128,18 @@ def test_default_network_does_not_see_padding() -> None:
     other[np.arange(FRAMES) >= valid_frames[:, np.newaxis]] = 1000.0
     outputs = [model.predict_on_batch({"features": each, "valid_frames": valid_frames}) for each in (features, other)]
     np.testing.assert_array_equal(*outputs)
+
+
+def test_the_shortest_speech_is_seen_wherever_it_lies() -> None:
+    """Frames are pooled eight by eight: a burst must count whichever of the eight it falls on."""
+    features = np.zeros((8, FRAMES, COEFFICIENTS), np.float32)
+    features[:, :, 0] = -1000.0
+    for place in range(8):
+        features[place, 16 + place] = 1.0
+    seen = AttentiveStatistics(stride=8, units=4)
+    speech = np.asarray(Speech(range=30.0)(features, np.full(8, FRAMES, np.int32)))
+    pooled = np.asarray(seen(np.ones((8, -(-FRAMES // 8), 2), np.float32), speech))
+    np.testing.assert_allclose(pooled[:, :2], 1.0)
 
 
 def test_a_class_is_as_likely_as_its_words_together() -> None:
