@@ -73,7 +73,7 @@ class LabelScheme:
 
     @property
     def tells_gender(self) -> bool:
-        """Whether a class says more than it is shown under."""
+        """Whether the classes tell women from men: they are shown under names that do not."""
         return any(name != shown for name, shown in self.public.items())
 
     @property

@@ -138,7 +138,8 @@ def fit(
     windows = store.windows
     taken = usable_rows(store) & (labels >= 0)
     learnt = np.array([used_for(variant, "training") for variant in windows["variant"]])
-    train_rows = np.flatnonzero(train & taken & learnt)
+    learning = train & taken & learnt
+    train_rows = np.flatnonzero(learning)
     validation_rows = np.flatnonzero(validation & taken & (windows["variant"] == CLEAN).to_numpy())
     counts = np.bincount(labels[train_rows], minlength=len(scheme.classes))
     present = np.flatnonzero(counts)
@@ -151,8 +152,7 @@ def fit(
     source, recipe = InMemory(store), RECIPES[architecture]
     words, class_of = labels, tuple(range(len(scheme.classes)))
     if recipe.words:
-        rows_learnt = np.isin(np.arange(len(labels)), train_rows)
-        words, class_of = schemes.words(windows, np.where(rows_learnt, labels, -1))
+        words, class_of = schemes.words(windows, np.where(learning, labels, -1))
     build = partial(
         networks.build,
         architecture,
@@ -168,8 +168,8 @@ def fit(
     learner = networks.learner(shorter)
     times = recipe.times(windows["corpus"].iloc[train_rows], np.random.default_rng(seed))
     shown = np.repeat(train_rows, times)
-    of_class = np.bincount(labels[shown], minlength=len(counts))
-    weights = (len(shown) / (len(present) * of_class[list(class_of)].clip(1))).astype(np.float32)
+    shown_counts = np.bincount(labels[shown], minlength=len(counts))
+    weights = (len(shown) / (len(present) * shown_counts[list(class_of)].clip(1))).astype(np.float32)
     batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
     _compile(learner, recipe, epochs * len(batches))

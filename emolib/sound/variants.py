@@ -102,6 +102,11 @@ def used_for(variant: str, use: Use) -> bool:
 def learnt_copies(variants: Iterable[str]) -> tuple[str, ...]:
     """Return which of some variants are copies to learn from, each once, in the order of `VARIANTS`.
 
+    Raises
+    ------
+    SettingsError
+        If one of them is unknown.
+
     Examples
     --------
     >>> learnt_copies(["noise10", "telephone2", "clean", "telephone1", "telephone2"])
