@@ -52,8 +52,8 @@ def correct_priors(
     probabilities
         Calibrated, ``(window, class)``. 0 counts as 1e-38, so that a class that is wanted never can be the only one.
     trained
-        The shares of the classes that the model takes for granted: those of its training windows, or equal ones where
-        its loss balanced the classes; 0 for a class that it has never heard.
+        The shares of the classes that the model takes for granted: those of its training windows, as they weighed in
+        its loss; 0 for a class that it has never heard.
     wanted
         The shares of the classes where it is used; 0 for a class that it has never heard.
 

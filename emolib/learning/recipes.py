@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # So many that they differ little from one to the next, so few that their maps stay in the cache.
 _VOICES = 31
-# However small its corpus is, a row is shown so often an epoch at most: what else there is would drown in it.
+# However small its corpus, a row is shown so often an epoch at most, and however rare its word, it weighs so much: what
+# else there is would drown in it.
 _MOST_TIMES = 10
 
 
@@ -85,6 +86,23 @@ class Recipe:
         """Return by what the frequencies of rows are multiplied, ``(voice,)``; none where they stay as they are."""
         reach = self.voice_of_gender if tells_gender else self.voice
         return np.exp(np.linspace(-reach, reach, _VOICES if reach else 0))
+
+
+def even(counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the weight in the loss of the rows of each word, by how many there are, ``(word,)``.
+
+    ``n / (k * n_w)``, with ``n_w`` of all ``n`` rows and ``k`` words: together each word weighs the same. One that is
+    so rare that its rows would weigh more than `_MOST_TIMES` weighs less than the others: three rows are no basis for
+    a share of what a network says.
+
+    Examples
+    --------
+    >>> even(np.array([100, 50])), even(np.array([100, 50, 1])).round(1)
+    (array([0.75, 1.5 ], dtype=float32), array([ 0.5,  1. , 10. ], dtype=float32))
+    """
+    present = np.count_nonzero(counts)
+    weights: NDArray[np.float32] = np.minimum(counts.sum() / (present * counts.clip(1)), _MOST_TIMES).astype(np.float32)
+    return weights
 
 
 RECIPES = {

@@ -20,7 +20,7 @@ from emolib.learning import evaluation
 from emolib.learning.augmentation import Examples, augmented, voiced
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
-from emolib.learning.recipes import RECIPES, Recipe
+from emolib.learning.recipes import RECIPES, Recipe, even
 from emolib.learning.validation import Validation
 from emolib.sound.variants import used_for
 from emolib.storage import AnyPath
@@ -60,7 +60,7 @@ class Trained:
     temperature
         By which its probabilities must be softened: found on the validation windows.
     priors
-        Share of each class that it takes for granted, ``(class,)``: the same for each that it has learnt.
+        Share of each class that it takes for granted, ``(class,)``: what its rows weigh in the loss.
     windows
         What it says of the validation windows.
     validation
@@ -100,9 +100,9 @@ def fit(
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
-    are passed over (see `emolib.sound.variants`). Classes weigh the same in the loss however often they occur: a row
-    weighs ``n / (k * n_c)``, with ``n_c`` of the ``n`` rows of an epoch in its class and ``k`` classes. One without
-    training rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
+    are passed over (see `emolib.sound.variants`). What is told apart (classes, or their words where the recipe says so)
+    weighs the same in the loss however often it occurs, see `emolib.learning.recipes.even`; a class without training
+    rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
 
     Parameters
     ----------
@@ -168,8 +168,9 @@ def fit(
     learner = networks.learner(shorter)
     times = recipe.times(windows["corpus"].iloc[train_rows], np.random.default_rng(seed))
     shown = np.repeat(train_rows, times)
-    shown_counts = np.bincount(labels[shown], minlength=len(counts))
-    weights = (len(shown) / (len(present) * shown_counts[list(class_of)].clip(1))).astype(np.float32)
+    shown_counts = np.bincount(words[shown], minlength=len(class_of))
+    weights = even(shown_counts)
+    priors = np.bincount(class_of, weights * shown_counts, minlength=len(scheme.classes))
     batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
     _compile(learner, recipe, epochs * len(batches))
@@ -229,8 +230,7 @@ def fit(
         profile=store.profile,
         training=facts,
         temperature=temperature,
-        # The loss balances the classes, see `weights`.
-        priors=np.where(counts > 0, 1.0 / len(present), 0.0),
+        priors=priors / priors.sum(),
         windows=Validation(softened, truth, _voices(windows.iloc[validation_rows]).to_numpy(str)),
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),

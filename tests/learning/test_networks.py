@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -257,7 +258,19 @@ def test_a_class_without_rows_is_left_unlearnt(store: FeatureStore) -> None:
     speaker = (store.windows["speaker"] == "s0").to_numpy()
     fitted = _fit(store, "emotion2", train=female & ~speaker, validation=female & speaker, epochs=10)
     assert fitted.training["class_windows"]["male_neutral"] == 0
+    assert fitted.priors[list(fitted.scheme.classes).index("male_neutral")] == 0
     assert fitted.metrics["uar"] > 0.5
+
+
+def test_a_model_says_which_mixture_it_takes_for_granted(store: FeatureStore) -> None:
+    windows = store.windows
+    scheme, labels, _ = _split(store, "emotion2")
+    for architecture in ARCHITECTURES:
+        fitted = _fit(store, "emotion2", architecture=architecture, epochs=1)
+        told = windows["emotion"] if architecture == "default" else windows["emotion"].map(lambda _: "")
+        learnt = pd.DataFrame({"class": labels, "word": told})[labels >= 0].drop_duplicates()
+        shares = learnt["class"].value_counts(normalize=True)
+        assert fitted.priors == pytest.approx(shares.reindex(range(len(scheme.classes)), fill_value=0.0).to_numpy())
 
 
 def test_one_class_or_no_validation_is_refused(store: FeatureStore) -> None:

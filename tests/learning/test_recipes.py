@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, lists
 
 from emolib.config import PROFILES, Profile
-from emolib.learning.recipes import RECIPES
+from emolib.learning.recipes import RECIPES, even
 
 
 def test_small_corpora_are_shown_more_often_but_never_without_end() -> None:
@@ -17,6 +19,16 @@ def test_small_corpora_are_shown_more_often_but_never_without_end() -> None:
     assert found.loc["half", "mean"] == pytest.approx(2**0.7, abs=0.05)
     assert found.loc["tiny", "mean"] in (10, 11)
     assert (RECIPES["article"].times(corpora, np.random.default_rng(0)) == 1).all()
+
+
+@given(counts=lists(integers(0, 10_000), min_size=2, max_size=20))
+def test_words_weigh_the_same_unless_they_are_very_rare(counts: list[int]) -> None:
+    rows = np.array([*counts, 1])
+    weights = even(rows)
+    share = rows.sum() / np.count_nonzero(rows)
+    rare = rows * 10 < share
+    np.testing.assert_allclose((weights * rows)[~rare], share, rtol=1e-5)
+    assert (weights[rare & (rows > 0)] == 10).all()
 
 
 def test_voices_stay_those_of_a_gender_where_classes_tell_it() -> None:
