@@ -48,6 +48,7 @@ def train(
     model: str,
     architecture: ArchitectureOption = "default",
     seed: NonNegativeInt = 0,
+    speaker_dependent: Annotated[bool, Parameter(negative=())] = False,
     epochs: PositiveInt | None = None,
     precision: PrecisionOption = None,
     evaluations: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)] = (),
@@ -65,6 +66,8 @@ def train(
         The folder of the bundle to write.
     seed
         Decides weights, order and the speakers set aside; the same seed gives the same model on the same machine.
+    speaker_dependent
+        The calls are those of the corpus's own speakers, such as the agents of a call centre: learn their voices too.
     epochs
         Passes over what is learnt from; without it as many as the architecture's recipe says.
     evaluations
@@ -96,6 +99,7 @@ def train(
         validation=aside,
         architecture=architecture,
         seed=seed,
+        speaker_dependent=speaker_dependent,
         epochs=epochs,
         checkpoint=resolve(model) / bundle.CHECKPOINT,
         on_epoch=say_epoch,

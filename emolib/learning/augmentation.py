@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Of the beta distribution that mixes two styles: most mixtures are nearly the one or nearly the other.
+_STYLES = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
@@ -26,12 +29,15 @@ class Augmentation:
         Frames of a stretch, at most.
     tempo
         Natural logarithm of how many times as fast or as slowly a row is said, at most; its pitch stays.
+    style
+        Share of the rows that are given something of another row's style, see `styled`.
     """
 
     label_smoothing: float = 0.0
     time_masks: int = 0
     longest_mask: int = 0
     tempo: float = 0.0
+    style: float = 0.0
 
 
 class Examples(NamedTuple):
@@ -173,6 +179,49 @@ def voiced(
     if len(warps):
         features = np.matmul(features, warps[generator.integers(len(warps), size=len(features))])
     return features, valid_frames
+
+
+def styled(
+    features: NDArray[np.float32],
+    valid_frames: NDArray[np.int32],
+    *,
+    how: Augmentation,
+    generator: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Return rows as if somebody else had said some of them elsewhere.
+
+    Mean and deviation of each coefficient over a row say most of who speaks and through which channel. They become a
+    random mixture of the row's own and those of another row of the minibatch (Zhou, Yang, Qiao and Xiang 2021, "Domain
+    generalization with MixStyle", on the input). Those of the first coefficient, the level, stay.
+
+    Parameters
+    ----------
+    features
+        Shape ``(row, frame, coefficient)``, zeros behind each row's frames.
+    valid_frames
+        Shape ``(row,)``.
+    generator
+        Decides which rows, the other row of each and the mixture.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Shape ``(row, frame, coefficient)``, zeros behind each row's frames.
+    """
+    if not how.style:
+        return features
+    rows, frames = len(features), valid_frames[:, np.newaxis, np.newaxis]
+    real = np.arange(features.shape[1])[:, np.newaxis] < frames
+    mean = features.sum(axis=1, keepdims=True) / frames.astype(np.float32)
+    centred = np.where(real, features - mean, np.float32(0.0))
+    deviation = np.sqrt(np.square(centred).sum(axis=1, keepdims=True) / frames.astype(np.float32) + np.float32(1e-3))
+    other = generator.permutation(rows)
+    own = np.where(generator.random(rows) < how.style, generator.beta(_STYLES, _STYLES, rows), 1.0)
+    own = np.repeat(own.astype(np.float32)[:, np.newaxis, np.newaxis], features.shape[2], axis=2)
+    own[:, :, 0] = 1.0
+    mean = own * mean + (1 - own) * mean[other]
+    centred *= own + (1 - own) * deviation[other] / deviation
+    return np.where(real, centred + mean, np.float32(0.0))
 
 
 def augmented(

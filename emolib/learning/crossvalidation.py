@@ -47,7 +47,8 @@ def cross_validate(
     """Train and test an architecture, fold by fold.
 
     Of each fold's training part some speakers are set aside, by which its temperature and its thresholds are found
-    (under `random5`: some utterances); nothing is chosen by what it is tested on. Copies to learn from are only learnt
+    (under `random5`: some utterances); nothing is chosen by what it is tested on. Where the speakers of a test are
+    learnt from, the network learns for them (see `emolib.learning.training.fit`). Copies to learn from are only learnt
     from, copies to judge by are only judged, each with its original; see `emolib.sound.variants`. The baseline learns
     from all clean recordings of the training part, as it needs none aside.
 
@@ -80,6 +81,8 @@ def cross_validate(
     judged = np.array([used_for(variant, "judging") for variant in windows["variant"]])
     folds = splits.folds(protocol, windows, labels, learn_from_others=learn_from_others)
     by = splits.validation_by(protocol)
+    speakers = windows["corpus"] + "/" + windows["speaker"]
+    speaker_dependent = any(set(speakers[fold.train]) & set(speakers[fold.test]) for fold in folds)
     # All checks that need no training come first: TensorFlow takes long to start.
     asides = [splits.validation(windows, labels, fold.train, seed=seed, by=by) for fold in folds]
     from emolib.learning import training
@@ -96,6 +99,7 @@ def cross_validate(
             validation=aside,
             architecture=architecture,
             seed=seed,
+            speaker_dependent=speaker_dependent,
             epochs=epochs,
             on_epoch=on_epoch,
         )
@@ -130,7 +134,6 @@ def cross_validate(
         if on_fold is not None:
             on_fold(result)
     predictions = pd.concat(tables, ignore_index=True)
-    speakers = windows["corpus"] + "/" + windows["speaker"]
     learnt_from = np.logical_or.reduce([fold.train for fold in folds])
     return Evaluation(
         task=task,
@@ -139,7 +142,7 @@ def cross_validate(
         profile=store.profile.name,
         seed=seed,
         classes=scheme.classes,
-        speaker_independent=not any(set(speakers[fold.train]) & set(speakers[fold.test]) for fold in folds),
+        speaker_independent=not speaker_dependent,
         corpora=tuple(sorted(windows["corpus"][learnt_from].unique())),
         copies=learnt_copies(windows["variant"]),
         folds=results,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,10 +44,12 @@ class Recipe:
         corpus so often that it counts as much as the largest.
     words
         Learn the emotions of each class as the corpora tell them apart, and sum them; else the classes alone.
-    voice, voice_of_gender
+    voice
         Natural logarithm of how many times as high a row's frequencies become while it is learnt from, at most: other
-        vocal tracts (Jaitly and Hinton 2013). The second where the classes tell gender: the tracts of women and men
-        differ by about 15 % in length.
+        vocal tracts (Jaitly and Hinton 2013).
+    near_voice
+        The same where the classes tell gender, as the tracts of women and men differ by about 15 % in length, and where
+        the speakers are known.
     speech_s
         Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
         half as long, and no epoch shows a long row as the last one did.
@@ -62,7 +64,7 @@ class Recipe:
     words: bool
     evenness: float = 0.0
     voice: float = 0.0
-    voice_of_gender: float = 0.0
+    near_voice: float = 0.0
     speech_s: float | None = None
 
     def frames(self, profile: Profile) -> int:
@@ -82,10 +84,18 @@ class Recipe:
         whole: NDArray[np.int64] = np.floor(times + generator.random(len(times))).astype(np.int64)
         return whole
 
-    def voices(self, *, tells_gender: bool) -> NDArray[np.float64]:
+    def adapted(self, *, speaker_dependent: bool, tells_gender: bool) -> Recipe:
+        """Return the recipe without what blurs who speaks, where it is known speakers that are listened to.
+
+        Where the classes tell women from men, voices stay near their own.
+        """
+        augmentation = replace(self.augmentation, style=0.0) if speaker_dependent else self.augmentation
+        voice = self.near_voice if speaker_dependent or tells_gender else self.voice
+        return replace(self, voice=voice, augmentation=augmentation)
+
+    def voices(self) -> NDArray[np.float64]:
         """Return by what the frequencies of rows are multiplied, ``(voice,)``; none where they stay as they are."""
-        reach = self.voice_of_gender if tells_gender else self.voice
-        return np.exp(np.linspace(-reach, reach, _VOICES if reach else 0))
+        return np.exp(np.linspace(-self.voice, self.voice, _VOICES if self.voice else 0))
 
 
 def even(counts: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -113,11 +123,11 @@ RECIPES = {
         batch_size=64,
         learning_rate=1e-3,
         weight_decay=1e-4,
-        augmentation=Augmentation(label_smoothing=0.1, time_masks=2, longest_mask=20, tempo=0.16),
+        augmentation=Augmentation(label_smoothing=0.1, time_masks=2, longest_mask=20, tempo=0.16, style=0.5),
         words=True,
         evenness=0.7,
         voice=0.16,
-        voice_of_gender=0.06,
+        near_voice=0.06,
         speech_s=2.4,
     ),
 }

@@ -17,7 +17,7 @@ from emolib.corpora import labels as schemes
 from emolib.errors import EmolibError, SettingsError
 from emolib.features.cepstra import frequency_warps
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Examples, augmented, voiced
+from emolib.learning.augmentation import Examples, augmented, styled, voiced
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
 from emolib.learning.recipes import RECIPES, Recipe, even
@@ -93,6 +93,7 @@ def fit(
     validation: NDArray[np.bool_],
     architecture: str,
     seed: int,
+    speaker_dependent: bool = False,
     epochs: int | None = None,
     checkpoint: AnyPath | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -119,6 +120,8 @@ def fit(
         One of `emolib.learning.model.ARCHITECTURES`.
     seed
         Decides initial weights, dropout, augmentation and the order of batches.
+    speaker_dependent
+        Learn for the speakers that are learnt from, not for others: their voices stay their own.
     epochs
         So many, over which the learning rate falls; None: as many as the recipe of the architecture says.
     checkpoint
@@ -149,7 +152,8 @@ def fit(
     if not len(validation_rows):
         raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
 
-    source, recipe = InMemory(store), RECIPES[architecture]
+    source = InMemory(store)
+    recipe = RECIPES[architecture].adapted(speaker_dependent=speaker_dependent, tells_gender=scheme.tells_gender)
     words, class_of = labels, tuple(range(len(scheme.classes)))
     if recipe.words:
         words, class_of = schemes.words(windows, np.where(learning, labels, -1))
@@ -174,7 +178,7 @@ def fit(
     batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
     _compile(learner, recipe, epochs * len(batches))
-    warps = frequency_warps(recipe.voices(tells_gender=scheme.tells_gender), config=store.profile.features)
+    warps = frequency_warps(recipe.voices(), config=store.profile.features)
     facts = {
         "architecture": architecture,
         "seed": seed,
@@ -297,16 +301,13 @@ def _examples(
     warps: NDArray[np.float32],
     seed: int,
 ) -> Iterator[Examples]:
-    generator = np.random.default_rng([seed, epoch])
+    generator, how = np.random.default_rng([seed, epoch]), recipe.augmentation
     for batch in batches.epoch(epoch):
         features, valid_frames = networks.aligned(model, batch.features, batch.valid_frames)
+        features, valid_frames = voiced(features, valid_frames, frames, warps=warps, how=how, generator=generator)
+        features = styled(features, valid_frames, how=how, generator=generator)
         yield augmented(
-            *voiced(features, valid_frames, frames, warps=warps, how=recipe.augmentation, generator=generator),
-            batch.labels,
-            word_weights=weights,
-            hidden=mean,
-            how=recipe.augmentation,
-            generator=generator,
+            features, valid_frames, batch.labels, word_weights=weights, hidden=mean, how=how, generator=generator
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
-from emolib.learning.augmentation import Augmentation, retimed, voiced
+from emolib.learning.augmentation import Augmentation, retimed, styled, voiced
 
 FRAMES, COEFFICIENTS = 30, 4
 SEEDS = st.integers(0, 2**32 - 1)
@@ -83,3 +83,25 @@ def test_the_end_of_a_row_is_learnt_from_as_often_as_its_beginning() -> None:
     early, late = (found[:, 0, 0] < 2).mean(), (ends > FRAMES - 3).mean()
     assert early == pytest.approx(late, abs=0.05)
     assert early > 0.1
+
+
+@given(seed=SEEDS)
+def test_a_style_lies_between_those_of_two_rows_and_the_level_stays(seed: int) -> None:
+    features, valid_frames = rows(seed)
+    real = np.arange(FRAMES) < valid_frames[:, np.newaxis]
+    features[~real] = 0.0
+    found = styled(features, valid_frames, how=Augmentation(style=1.0), generator=np.random.default_rng(seed))
+    assert not found[~real].any()
+    np.testing.assert_allclose(found[:, :, 0], features[:, :, 0], atol=1e-5)
+    means, before = (each.sum(axis=1) / valid_frames[:, np.newaxis] for each in (found, features))
+    assert (means >= before.min(axis=0) - 1e-4).all()
+    assert (means <= before.max(axis=0) + 1e-4).all()
+
+
+def test_some_rows_keep_their_style() -> None:
+    features = np.random.default_rng(0).standard_normal((1000, FRAMES, COEFFICIENTS), np.float32)
+    frames = np.full(1000, FRAMES, np.int32)
+    found = styled(features, frames, how=Augmentation(style=0.5), generator=np.random.default_rng(0))
+    kept = np.isclose(found, features, atol=1e-5).all(axis=(1, 2)).mean()
+    assert 0.4 < kept < 0.65
+    assert styled(features, frames, how=Augmentation(), generator=np.random.default_rng(0)) is features

@@ -31,13 +31,18 @@ def test_words_weigh_the_same_unless_they_are_very_rare(counts: list[int]) -> No
     assert (weights[rare & (rows > 0)] == 10).all()
 
 
-def test_voices_stay_those_of_a_gender_where_classes_tell_it() -> None:
-    wide, narrow = (RECIPES["default"].voices(tells_gender=tells) for tells in (False, True))
-    assert wide.min() == pytest.approx(1 / wide.max())
-    assert np.isclose(wide, 1.0).any()
-    assert np.isclose(narrow, 1.0).any()
-    assert narrow.max() < 1.08 < wide.max()
-    assert len(RECIPES["article"].voices(tells_gender=False)) == 0
+def test_voices_stay_near_where_classes_tell_gender_or_speakers_are_known() -> None:
+    default = RECIPES["default"]
+    wide, gender, known = (
+        default.adapted(speaker_dependent=dependent, tells_gender=tells)
+        for dependent, tells in ((False, False), (False, True), (True, False))
+    )
+    assert wide.voices().min() == pytest.approx(1 / wide.voices().max())
+    for each in (wide, gender, known):
+        assert np.isclose(each.voices(), 1.0).any()
+    assert gender.voices().max() == known.voices().max() < 1.08 < wide.voices().max()
+    assert wide.augmentation.style == gender.augmentation.style > known.augmentation.style == 0
+    assert len(RECIPES["article"].voices()) == 0
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
