@@ -85,13 +85,10 @@ class Recipe:
         return whole
 
     def adapted(self, *, speaker_dependent: bool, tells_gender: bool) -> Recipe:
-        """Return the recipe without what blurs who speaks, where it is known speakers that are listened to.
-
-        Where the classes tell women from men, voices stay near their own.
-        """
-        augmentation = replace(self.augmentation, style=0.0) if speaker_dependent else self.augmentation
-        voice = self.near_voice if speaker_dependent or tells_gender else self.voice
-        return replace(self, voice=voice, augmentation=augmentation)
+        """Return the recipe without what blurs who speaks, where known speakers are heard or gender is told."""
+        if not (speaker_dependent or tells_gender):
+            return self
+        return replace(self, voice=self.near_voice, augmentation=replace(self.augmentation, style=0.0))
 
     def voices(self) -> NDArray[np.float64]:
         """Return by what the frequencies of rows are multiplied, ``(voice,)``; none where they stay as they are."""
