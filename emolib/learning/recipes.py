@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ class Recipe:
     near_voice
         The same where the classes tell gender, as the tracts of women and men differ by about 15 % in length, and where
         the speakers are known.
+    even_words
+        Whether words weigh the same in the loss, each as much as any other, as they are about as frequent in a corpus.
+        Else it is classes that do, and within a class its words.
     speech_s
         Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
         half as long, and no epoch shows a long row as the last one did.
@@ -65,6 +69,7 @@ class Recipe:
     evenness: float = 0.0
     voice: float = 0.0
     near_voice: float = 0.0
+    even_words: bool = False
     speech_s: float | None = None
 
     def frames(self, profile: Profile) -> int:
@@ -85,31 +90,48 @@ class Recipe:
         return whole
 
     def adapted(self, *, speaker_dependent: bool, tells_gender: bool) -> Recipe:
-        """Return the recipe without what blurs who speaks, where known speakers are heard or gender is told."""
+        """Return the recipe for speakers that are known, or for classes that tell gender.
+
+        What blurs who speaks is left out. Whoever knows the speakers knows the mixture of what they say as well: words
+        weigh the same. Of others nothing is known: classes do.
+        """
         if not (speaker_dependent or tells_gender):
             return self
-        return replace(self, voice=self.near_voice, augmentation=replace(self.augmentation, style=0.0))
+        augmentation = replace(self.augmentation, style=0.0)
+        return replace(self, voice=self.near_voice, augmentation=augmentation, even_words=speaker_dependent)
+
+    def weights(self, counts: NDArray[np.int64], class_of: Sequence[int]) -> NDArray[np.float32]:
+        """Return what a row of each word weighs in the loss, by how many there are, ``(word,)``; 1 in the mean.
+
+        A word that is so rare that its rows would weigh more than `_MOST_TIMES` weighs less than the others: three rows
+        are no basis for a share of what a network says.
+
+        Parameters
+        ----------
+        counts
+            Rows of each word, ``(word,)``.
+        class_of
+            The class of each word.
+
+        Examples
+        --------
+        >>> recipe = RECIPES["default"]
+        >>> recipe.weights(np.array([40, 40, 20]), (0, 0, 1)).tolist()
+        [0.625, 0.625, 2.5]
+        >>> replace(recipe, even_words=True).weights(np.array([48, 48, 1]), (0, 0, 1)).round(2)
+        array([ 0.67,  0.67, 10.  ], dtype=float32)
+        """
+        heard = np.asarray(class_of)[counts > 0]
+        words_of, classes = np.bincount(heard, minlength=max(class_of) + 1), len(set(heard.tolist()))
+        times = np.full(len(counts), len(heard)) if self.even_words else classes * words_of[list(class_of)]
+        weights: NDArray[np.float32] = np.minimum(counts.sum() / (times * counts).clip(1), _MOST_TIMES).astype(
+            np.float32
+        )
+        return weights
 
     def voices(self) -> NDArray[np.float64]:
         """Return by what the frequencies of rows are multiplied, ``(voice,)``; none where they stay as they are."""
         return np.exp(np.linspace(-self.voice, self.voice, _VOICES if self.voice else 0))
-
-
-def even(counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the weight in the loss of the rows of each word, by how many there are, ``(word,)``.
-
-    ``n / (k * n_w)``, with ``n_w`` of all ``n`` rows and ``k`` words: together each word weighs the same. One that is
-    so rare that its rows would weigh more than `_MOST_TIMES` weighs less than the others: three rows are no basis for
-    a share of what a network says.
-
-    Examples
-    --------
-    >>> even(np.array([100, 50])), even(np.array([100, 50, 1])).round(1)
-    (array([0.75, 1.5 ], dtype=float32), array([ 0.5,  1. , 10. ], dtype=float32))
-    """
-    present = np.count_nonzero(counts)
-    weights: NDArray[np.float32] = np.minimum(counts.sum() / (present * counts.clip(1)), _MOST_TIMES).astype(np.float32)
-    return weights
 
 
 RECIPES = {

@@ -20,7 +20,7 @@ from emolib.learning import evaluation
 from emolib.learning.augmentation import Examples, augmented, styled, voiced
 from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
-from emolib.learning.recipes import RECIPES, Recipe, even
+from emolib.learning.recipes import RECIPES, Recipe
 from emolib.learning.validation import Validation
 from emolib.sound.variants import used_for
 from emolib.storage import AnyPath
@@ -101,9 +101,9 @@ def fit(
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
-    are passed over (see `emolib.sound.variants`). What is told apart (classes, or their words where the recipe says so)
-    weighs the same in the loss however often it occurs, see `emolib.learning.recipes.even`; a class without training
-    rows is not learnt. The same seed gives the same weights on the same machine, interrupted or not.
+    are passed over (see `emolib.sound.variants`). Classes, or words, weigh the same in the loss however often they
+    occur (see `emolib.learning.recipes.Recipe.weights`); a class without training rows is not learnt. The same seed
+    gives the same weights on the same machine, interrupted or not.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def fit(
     times = recipe.times(windows["corpus"].iloc[train_rows], np.random.default_rng(seed))
     shown = np.repeat(train_rows, times)
     shown_counts = np.bincount(words[shown], minlength=len(class_of))
-    weights = even(shown_counts)
+    weights = recipe.weights(shown_counts, class_of)
     priors = np.bincount(class_of, weights * shown_counts, minlength=len(scheme.classes))
     batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
     epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))

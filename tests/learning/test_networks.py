@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -263,14 +262,14 @@ def test_a_class_without_rows_is_left_unlearnt(store: FeatureStore) -> None:
 
 
 def test_a_model_says_which_mixture_it_takes_for_granted(store: FeatureStore) -> None:
-    windows = store.windows
-    scheme, labels, _ = _split(store, "emotion2")
-    for architecture in ARCHITECTURES:
-        fitted = _fit(store, "emotion2", architecture=architecture, epochs=1)
-        told = windows["emotion"] if architecture == "default" else windows["emotion"].map(lambda _: "")
-        learnt = pd.DataFrame({"class": labels, "word": told})[labels >= 0].drop_duplicates()
-        shares = learnt["class"].value_counts(normalize=True)
-        assert fitted.priors == pytest.approx(shares.reindex(range(len(scheme.classes)), fill_value=0.0).to_numpy())
+    scheme, labels, validation = _split(store, "emotion2")
+    learnt = store.windows.assign(number=labels)[~validation & (labels >= 0)].drop_duplicates(["number", "emotion"])
+    for even in (False, True):
+        fitted = _fit(store, "emotion2", architecture="default", epochs=1, speaker_dependent=even)
+        told = learnt if even else learnt.drop_duplicates("number")
+        shares = told["number"].value_counts(normalize=True).reindex(range(len(scheme.classes)), fill_value=0.0)
+        assert fitted.priors == pytest.approx(shares.to_numpy(), abs=1e-6)
+        assert fitted.training["recipe"]["even_words"] == even
 
 
 def test_one_class_or_no_validation_is_refused(store: FeatureStore) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
-from hypothesis.strategies import integers, lists
+from hypothesis.strategies import booleans, integers, lists
 
 from emolib.config import PROFILES, Profile
-from emolib.learning.recipes import RECIPES, even
+from emolib.learning.recipes import RECIPES
 
 
 def test_small_corpora_are_shown_more_often_but_never_without_end() -> None:
@@ -21,21 +23,26 @@ def test_small_corpora_are_shown_more_often_but_never_without_end() -> None:
     assert (RECIPES["article"].times(corpora, np.random.default_rng(0)) == 1).all()
 
 
-@given(counts=lists(integers(0, 10_000), min_size=2, max_size=20))
-def test_words_weigh_the_same_unless_they_are_very_rare(counts: list[int]) -> None:
-    rows = np.array([*counts, 1])
-    weights = even(rows)
-    share = rows.sum() / np.count_nonzero(rows)
-    rare = rows * 10 < share
-    np.testing.assert_allclose((weights * rows)[~rare], share, rtol=1e-5)
-    assert (weights[rare & (rows > 0)] == 10).all()
+@given(counts=lists(integers(1, 10_000), min_size=4, max_size=20), even_words=booleans())
+def test_classes_or_words_weigh_the_same_unless_they_are_very_rare(counts: list[int], even_words: bool) -> None:
+    rows, class_of = np.array([0, *counts]), [0, 0, 0, *[1] * (len(counts) - 2)]
+    recipe = replace(RECIPES["default"], even_words=even_words)
+    share = rows * recipe.weights(rows, class_of) / rows.sum()
+    rare = share < 0.999 * np.where(
+        even_words, 1 / len(counts), [0.25] * 3 + [0.5 / (len(counts) - 2)] * (len(counts) - 2)
+    )
+    assert share[0] == 0
+    np.testing.assert_allclose(recipe.weights(rows, class_of)[1:][rare[1:]], 10)
+    if not rare[1:].any():
+        assert share.sum() == pytest.approx(1, rel=1e-5)
+        assert share[:3].sum() == pytest.approx(2 / len(counts) if even_words else 0.5, rel=1e-5)
 
 
 def test_voices_stay_near_where_classes_tell_gender_or_speakers_are_known() -> None:
     default = RECIPES["default"]
     wide = default.adapted(speaker_dependent=False, tells_gender=False)
     near = default.adapted(speaker_dependent=True, tells_gender=False)
-    assert near == default.adapted(speaker_dependent=False, tells_gender=True)
+    assert near == replace(default.adapted(speaker_dependent=False, tells_gender=True), even_words=True)
     assert wide.voices().min() == pytest.approx(1 / wide.voices().max())
     assert near.voices().max() < 1.08 < wide.voices().max()
     assert wide.augmentation.style > near.augmentation.style == 0
