@@ -17,7 +17,7 @@ from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.storage import resolve, write_bytes, write_json
 from jobs.console import Result, say, table
-from jobs.train import ArchitectureOption, TaskOption, say_epoch
+from jobs.train import ArchitectureOption, TaskOption, provenance, say_epoch
 
 ProtocolOption = Annotated[
     Literal["random5", "speaker6", "ravdess6", "savee4", "corpus", "grouped"],
@@ -74,8 +74,8 @@ def evaluate(
         on_fold=_say_fold,
         on_epoch=say_epoch,
     )
-    made_from = {"store": store, "store_fingerprint": opened.fingerprint, "epochs": epochs}
-    report = {**evaluation.report(), **made_from}
+    made_from = provenance(opened, task=task, architecture=architecture, epochs=epochs)
+    report = {**evaluation.report(), **made_from, "store": store}
     buffer = io.BytesIO()
     evaluation.predictions.to_parquet(buffer, index=False)
     write_bytes(folder / "predictions.parquet", buffer.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter, validators
@@ -16,6 +16,7 @@ from emolib.features.store import FeatureStore
 from emolib.learning import bundle
 from emolib.learning.batches import usable_rows
 from emolib.learning.calibration import abstention_threshold
+from emolib.learning.recipes import RECIPES
 from emolib.report.card import card, read_evaluations
 from emolib.sound.variants import learnt_copies
 from emolib.storage import resolve
@@ -77,12 +78,7 @@ def train(
     opened = FeatureStore.open(store)
     windows = opened.windows
     judged = read_evaluations(
-        evaluations,
-        task=task,
-        architecture=architecture,
-        fingerprint=opened.fingerprint,
-        epochs=epochs,
-        copies=learnt_copies(windows["variant"]),
+        evaluations, expected=provenance(opened, task=task, architecture=architecture, epochs=epochs)
     )
     scheme = labels.scheme(task, windows)
     numbers = np.where(usable_rows(opened), labels.label(windows, scheme), -1)
@@ -131,6 +127,18 @@ def train(
             "validation_speakers": trained.training["validation_speakers"],
         }
     )
+
+
+def provenance(store: FeatureStore, *, task: str, architecture: str, epochs: int | None) -> dict[str, Any]:
+    """Return what must be the same where figures are to say something of a model, in the words of evaluation.json."""
+    return {
+        "task": task,
+        "architecture": architecture,
+        "store_fingerprint": store.fingerprint,
+        "recipe": RECIPES[architecture].fingerprint,
+        "epochs": epochs,
+        "copies": list(learnt_copies(store.windows["variant"])),
+    }
 
 
 def _threshold(trained: Trained, precision: float) -> float:

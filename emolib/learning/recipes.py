@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emolib.config import Profile
+from emolib.config import Profile, fingerprint
 from emolib.features.windows import window_shape
 from emolib.learning.augmentation import Augmentation
 
@@ -71,6 +71,11 @@ class Recipe:
     near_voice: float = 0.0
     even_words: bool = False
     speech_s: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this recipe from every other: what was judged with one says little of what is trained by another."""
+        return fingerprint(asdict(self))
 
     def frames(self, profile: Profile) -> int:
         """Return how many frames of a window are learnt from at a time."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from emolib import figures
+from emolib.config import differences
 from emolib.errors import SettingsError
 from emolib.figures import evaluation as pictures
 from emolib.report.pages import render
@@ -32,42 +33,29 @@ NOT_FOR = (
 _FIGURES = ("accuracy", "uar")
 
 
-def read_evaluations(
-    folders: Sequence[AnyPath],
-    *,
-    task: str,
-    architecture: str,
-    fingerprint: str,
-    epochs: int | None,
-    copies: Sequence[str],
-) -> list[dict[str, Any]]:
+def read_evaluations(folders: Sequence[AnyPath], *, expected: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what `emolib evaluate` found of the recipe that a model is made by.
+
+    Parameters
+    ----------
+    folders
+        That `emolib evaluate` wrote.
+    expected
+        What is to be trained, in the words of ``evaluation.json``.
 
     Raises
     ------
     SettingsError
-        If a folder holds no evaluation, or one of another task, architecture, feature fingerprint or number of epochs,
-        or one that learnt from other copies.
+        If a folder holds no evaluation, or one of something else.
     """
-    expected = {
-        "task": task,
-        "architecture": architecture,
-        "store_fingerprint": fingerprint,
-        "epochs": epochs,
-        "copies": list(copies),
-    }
     reports = []
     for folder in folders:
         place = resolve(folder) / "evaluation.json"
         if not place.exists():
             raise SettingsError(f"{place} not found, expected what `emolib evaluate --out {folder}` writes")
         report = read_json(place)
-        found = {**report, "copies": report.get("learnt_from", {}).get("copies")}
-        for name, value in expected.items():
-            if found.get(name) != value:
-                raise SettingsError(
-                    f"{place} is of {name} {found.get(name)}, expected {value}: evaluate what is to be trained"
-                )
+        if differs := differences({name: report.get(name) for name in expected}, expected):
+            raise SettingsError(f"{place} is of something else: {differs}; evaluate what is to be trained")
         reports.append(report)
     return reports
 

@@ -44,7 +44,7 @@ def test_every_figure_can_be_computed_from_what_is_saved(evaluation: Path, varie
     assert report["pooled"]["accuracy"] == pytest.approx((clean["true"] == clean["predicted"]).mean())
     assert report["baseline"]["accuracy"] == pytest.approx((clean["true"] == clean["baseline"]).mean())
     assert set(report["variants"]) == {"clean", "noise10"}
-    assert report["learnt_from"] == {"corpora": ["corpus"], "copies": ["telephone1"]}
+    assert (report["corpora"], report["copies"]) == (["corpus"], ["telephone1"])
     low, high = report["pooled"]["intervals"]["uar"]
     assert low <= report["pooled"]["uar"] <= high
     tested = {fold["name"]: set() for fold in report["folds"]}
@@ -83,10 +83,17 @@ def test_a_card_with_the_figures_of_something_else_is_refused(varied: Path, eval
     asked = ("--task", "emotion3", "--model", tmp_path / "M")
     ended = run_emolib("train", varied, *asked, "--evaluations", evaluation)
     assert ended.exit_code == 2
-    assert "architecture article, expected default" in ended.summary["error"]
+    assert "architecture is article, expected default" in ended.summary["error"]
     ended = run_emolib("train", varied, *asked, "--architecture", "article", "--evaluations", evaluation)
     assert ended.exit_code == 2
-    assert "expected None" in ended.summary["error"]  # it trained for a given number of epochs
+    assert "epochs is 2, expected None" in ended.summary["error"]
+    report = json.loads((evaluation / "evaluation.json").read_text())
+    (tmp_path / "evaluation.json").write_text(json.dumps({**report, "recipe": "0123456789abcdef"}))
+    same = ("--architecture", "article", "--epochs", "2")
+    ended = run_emolib("train", varied, *asked, *same, "--evaluations", tmp_path)
+    assert ended.exit_code == 2
+    assert "recipe is 0123456789abcdef, expected" in ended.summary["error"]
+    (tmp_path / "evaluation.json").unlink()
     ended = run_emolib("train", varied, *asked, "--evaluations", tmp_path)
     assert ended.exit_code == 2
     assert "evaluation.json not found" in ended.summary["error"]
