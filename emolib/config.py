@@ -221,7 +221,9 @@ class ScoringConfig(Settings):
     roles
         The roles that are scored; empty: customers once roles are known, everybody before.
     min_level_dbfs
-        A window whose RMS level lies below is silence and is not scored.
+        A moment whose RMS level lies below is silence, whoever may be heard in it.
+    min_speech_s
+        A window with fewer seconds of speech is not scored (see `emolib.sound.speech`).
     expose_gender
         Keep the gender in the labels of a task that has it (`emotion2`).
     headerless
@@ -236,6 +238,7 @@ class ScoringConfig(Settings):
     channels: dict[int, Role] = {}
     roles: tuple[Role, ...] = ()
     min_level_dbfs: float = Field(default=-60.0, le=0)
+    min_speech_s: float = Field(default=0.4, ge=0)
     expose_gender: bool = False
     headerless: dict[str, HeaderlessFormat] = {}
     priors: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}

@@ -42,6 +42,7 @@ def score(
     roles: str | None = None,
     hop_s: float | None = None,
     min_level_dbfs: float = -60.0,
+    min_speech_s: float = 0.4,
     expose_gender: Annotated[bool, Parameter(negative=())] = False,
     priors: str | None = None,
     headerless: str | None = None,
@@ -73,7 +74,9 @@ def score(
     hop_s
         Distance between windows in seconds; the model's own if not given.
     min_level_dbfs
-        Windows below this level are silence and get no label.
+        What lies below this level is silence.
+    min_speech_s
+        Windows with fewer seconds of speech get no label.
     expose_gender
         Keep the gender in the labels of a model that tells it (emotion2).
     priors
@@ -102,6 +105,7 @@ def score(
             "channels": _channels(channels),
             "roles": tuple(roles.split(",")) if roles else (),
             "min_level_dbfs": min_level_dbfs,
+            "min_speech_s": min_speech_s,
             "expose_gender": expose_gender,
             "headerless": parse_headerless(headerless) if headerless else {},
             "priors": _priors(priors),

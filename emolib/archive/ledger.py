@@ -29,6 +29,7 @@ from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
 from emolib.config import ScoringConfig, Settings, differences, fingerprint, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
+from emolib.sound.speech import VERSION
 from emolib.storage import AnyPath, absolute, is_local, read_json, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
         "abstention_threshold": bundle.abstention_threshold,
         "features": bundle.profile.fingerprinted()["features"],
         "windows": window_config(bundle, config).model_dump(mode="json"),
+        "speech": VERSION,
         "min_level_dbfs": config.min_level_dbfs,
+        "min_speech_s": config.min_speech_s,
         "channels": {str(channel): config.channels[channel] for channel in sorted(config.channels)},
         "roles": None if roles is None else sorted(roles),
         "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},

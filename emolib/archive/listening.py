@@ -19,9 +19,12 @@ from emolib.config import Role, ScoringConfig
 from emolib.errors import Code
 from emolib.features.windows import Windows, WindowStream
 from emolib.learning.bundle import ModelBundle
+from emolib.sound.speech import SpeechStream
 
 # The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
 _FULL_SCALE = 0.98
+# Two channels with the same sound differ by 40 dB less than they hold; more channels than this are not compared.
+_SAME, _MOST_COMPARED = 1e-4, 8
 
 _Deliver = Callable[[NDArray[np.float32]], None]
 
@@ -79,6 +82,8 @@ class ChannelResult:
     ----------
     message
         A line about its code.
+    speech
+        When somebody speaks, see `emolib.sound.speech.ChannelSpeech`.
     columns
         The other columns of its row in `channels`.
     windows
@@ -87,12 +92,13 @@ class ChannelResult:
 
     code: Code
     message: str
+    speech: NDArray[np.bool_]
     columns: dict[str, Any]
     windows: ScoredWindows | None = None
 
 
 class Channel:
-    """One channel of a recording, listened to; a channel that policy forbids to score is not looked at.
+    """One channel of a recording, listened to. Where policy forbids to score it, only for when somebody speaks.
 
     Parameters
     ----------
@@ -115,19 +121,23 @@ class Channel:
         self._windows = None
         if is_scored(role, config):
             self._windows = WindowStream(features=bundle.profile.features, windows=window_config(bundle, config))
-        self._least_rms = 10 ** (config.min_level_dbfs / 20)
+        self._speech = SpeechStream(bundle.profile.features.sampling_rate, min_level_dbfs=config.min_level_dbfs)
         self._samples = self._clipped = self._total = 0
-        # Of the windows that are loud enough, in parts: start_s, end_s, valid frames; and what the model says of them.
-        self._loud: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]] = []
+        self._peak, self._least_peak = 0.0, 10 ** (config.min_level_dbfs / 20)
+        # Of the windows with enough speech, in parts: start_s, end_s, valid frames; and what the model says of them.
+        self._spoken: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]] = []
         self._probabilities: list[NDArray[np.float32]] = []
+        self.flags: list[str] = []
+        """What is odd about it; what only shows beside other channels is added from outside."""
 
     def hear(self, samples: NDArray[np.float32]) -> None:
         """Listen to the next samples, float32 ``(sample,)`` at the model's sampling rate."""
-        if self._windows is None:
-            return
         self._samples += samples.size
         self._clipped += int(np.count_nonzero(np.abs(samples) >= _FULL_SCALE))
-        self._keep(self._windows.push(samples))
+        self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
+        self._speech.push(samples)
+        if self._windows is not None:
+            self._keep(self._windows.push(samples))
 
     def finish(self) -> None:
         """Take note that the recording has ended."""
@@ -135,11 +145,12 @@ class Channel:
             self._keep(self._windows.push(np.zeros(0, np.float32), last=True))
 
     def _keep(self, cut: Windows) -> None:
-        loud = cut.rms >= self._least_rms
-        self._total += len(loud)
-        if loud.any():
-            self._loud.append((cut.start_s[loud], cut.end_s[loud], cut.valid_frames[loud]))
-            self._pool.add(cut.features[loud], cut.valid_frames[loud], self._probabilities.append)
+        least_s, times = self._config.min_speech_s, zip(cut.start_s, cut.end_s, strict=True)
+        spoken = np.array([self._speech.speech_s(start_s, end_s) >= least_s for start_s, end_s in times], bool)
+        self._total += len(spoken)
+        if spoken.any():
+            self._spoken.append((cut.start_s[spoken], cut.end_s[spoken], cut.valid_frames[spoken]))
+            self._pool.add(cut.features[spoken], cut.valid_frames[spoken], self._probabilities.append)
 
     def result(self, code: Code, message: str, *, duration_s: float) -> ChannelResult:
         """Return what became of the channel; the pool must have been flushed.
@@ -151,20 +162,35 @@ class Channel:
         duration_s
             Seconds of sound in the recording.
         """
-        columns: dict[str, Any] = {"role": self._role, "windows_total": None, "windows_scored": 0}
-        columns["windows_abstained"] = 0
+        heard = self._speech.finish()
+        columns: dict[str, Any] = {
+            "role": self._role,
+            "windows_total": None,
+            "windows_scored": 0,
+            "windows_abstained": 0,
+            "speech_s": heard.speech_s,
+            "tone_s": heard.tone_s,
+            "level_dbfs": heard.level_dbfs,
+            "snr_db": heard.snr_db,
+            "bandwidth_hz": heard.bandwidth_hz,
+            "clipped_share": self._clipped / self._samples if self._samples else None,
+            "flags": [*self.flags, *(["dead_channel"] if self._peak < self._least_peak else [])],
+        }
         if self._windows is None:
             only = ", ".join(self._config.scored_roles or ())
             message = f"a channel of role {self._role or 'unknown'} found, expected {only}"
-            return ChannelResult(Code.POLICY, message, columns)
+            return ChannelResult(Code.POLICY, message, heard.speech, columns)
         columns["windows_total"] = self._total
-        columns["clipped_share"] = self._clipped / self._samples if self._samples else None
         if not self._total:
-            return ChannelResult(Code.TOO_SHORT, f"{duration_s:.3f} s of sound found, expected at least 0.4", columns)
-        if not self._loud:
-            level = f"{self._config.min_level_dbfs:g} dBFS"
-            return ChannelResult(Code.NO_SPEECH, f"no window louder than {level} found, expected speech", columns)
-        start_s, end_s, valid_frames = (np.concatenate(parts) for parts in zip(*self._loud, strict=True))
+            message = f"{duration_s:.3f} s of sound found, expected at least 0.4"
+            return ChannelResult(Code.TOO_SHORT, message, heard.speech, columns)
+        if not self._spoken:
+            least = f"{self._config.min_speech_s:g} s of speech"
+            message = (
+                f"{heard.speech_s:.1f} s of speech and {heard.tone_s:.1f} s of tones found, but no window with {least}"
+            )
+            return ChannelResult(Code.NO_SPEECH, message, heard.speech, columns)
+        start_s, end_s, valid_frames = (np.concatenate(parts) for parts in zip(*self._spoken, strict=True))
         windows = judge(
             np.concatenate(self._probabilities),
             self._labels,
@@ -175,4 +201,43 @@ class Channel:
         )
         columns["windows_scored"] = len(start_s)
         columns |= channel_columns(windows, self._labels, duration_s=duration_s)
-        return ChannelResult(code, message, columns, windows)
+        return ChannelResult(code, message, heard.speech, columns, windows)
+
+
+class Twins:
+    """Which channels of a recording hold the same sound: what a recorder writes that makes two out of one.
+
+    Examples
+    --------
+    >>> twins, noise = Twins(3), np.random.default_rng(0).standard_normal((3, 100)).astype(np.float32)
+    >>> noise[2] = noise[0]
+    >>> twins.hear(noise)
+    >>> twins.found()
+    [0, 2]
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._energy = np.zeros(channels)
+        # Of the difference to each other channel.
+        self._apart = np.zeros((channels, channels)) if channels <= _MOST_COMPARED else None
+
+    def hear(self, block: NDArray[np.float32]) -> None:
+        """Listen to the next samples, ``(channel, sample)``."""
+        if self._apart is None or len(block) < 2:
+            return
+        self._energy += np.square(block, dtype=np.float64).sum(axis=1)
+        for first in range(len(block)):
+            for second in range(first):
+                self._apart[first, second] += np.square(block[first] - block[second], dtype=np.float64).sum()
+
+    def found(self) -> list[int]:
+        """Return the channels that hold what another one does."""
+        if self._apart is None:
+            return []
+        twins = {
+            channel
+            for pair in zip(*np.tril_indices(len(self._energy), -1), strict=True)
+            for channel in pair
+            if self._energy[list(pair)].min() > 0 and self._apart[pair] < _SAME * self._energy[list(pair)].min()
+        }
+        return sorted(map(int, twins))

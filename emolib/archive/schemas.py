@@ -43,7 +43,7 @@ class Column:
 
 _TEXT, _COUNT, _REAL, _SHARE = pa.string(), pa.int32(), pa.float64(), pa.float32()
 _POLARITIES = ("negative", "neutral", "positive")
-_METADATA, _SPEECH, _TALK = "call patterns and sidecar tables", "speech activity", "dynamics of a call"
+_METADATA = "call patterns and sidecar tables"
 
 
 def _polarities(prefix: str, meaning: str) -> tuple[Column, ...]:
@@ -92,10 +92,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("role", _TEXT, "agent, customer, mixed (both on one channel), or null: not known"),
         Column("outcome", _TEXT, "scored, skipped or failed"),
         Column("code", _TEXT, "Why the channel has its outcome"),
-        Column("windows_total", _COUNT, "Windows of the channel; null where policy forbids to look"),
+        Column("windows_total", _COUNT, "Windows of the channel; null where policy forbids to score it"),
         Column("windows_scored", _COUNT, "Windows that the model was asked about"),
         Column("windows_abstained", _COUNT, "Windows of those on which the model abstained"),
-        Column("speech_s", _REAL, "Duration of speech", "s", filled_by=_SPEECH),
+        Column("speech_s", _REAL, "Duration of speech", "s"),
+        Column("tone_s", _REAL, "Duration of dialling, ring-back, busy and fax tones", "s"),
         Column("share_<class>", _SHARE, "Share of the scored sound with this emotion; abstentions are in none"),
         Column("mean_<class>", _SHARE, "Mean probability of the class over the scored sound"),
         *_polarities("polarity", "Mean probability of {} polarity over the scored sound"),
@@ -105,10 +106,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("worst_start_s", _REAL, "Start of the window with the highest negative polarity", "s"),
         Column("worst_end_s", _REAL, "Its end", "s"),
         Column("worst_negative", _SHARE, "Its negative polarity"),
-        Column("snr_db", _SHARE, "Signal-to-noise ratio", "dB", filled_by=_SPEECH),
-        Column("bandwidth_hz", _SHARE, "Highest frequency that carries speech", "Hz", filled_by=_SPEECH),
-        Column("clipped_share", _SHARE, "Share of samples at full scale; null where policy forbids to look"),
-        Column("flags", pa.list_(_TEXT), "What is odd: dual_mono, dead_channel", filled_by=_SPEECH),
+        Column("level_dbfs", _SHARE, "RMS level of the speech; null where there is next to none", "dB"),
+        Column("snr_db", _SHARE, "Signal-to-noise ratio; null where speech or noise is too short", "dB"),
+        Column("bandwidth_hz", _SHARE, "Highest frequency that carries speech; null where there is next to none", "Hz"),
+        Column("clipped_share", _SHARE, "Share of samples at full scale"),
+        Column("flags", pa.list_(_TEXT), "What is odd: dual_mono (as another channel), dead_channel (nothing on it)"),
         *_PROVENANCE,
     ),
     "windows": (
@@ -134,11 +136,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("worst_start_s", _REAL, "Start of the window with the highest negative polarity", "s"),
         Column("worst_end_s", _REAL, "Its end", "s"),
         Column("worst_negative", _SHARE, "Its negative polarity"),
-        Column("agent_talk_s", _REAL, "Duration of the agent's speech", "s", filled_by=_TALK),
-        Column("customer_talk_s", _REAL, "Duration of the customer's speech", "s", filled_by=_TALK),
-        Column("overlap_s", _REAL, "Duration of both speaking at once", "s", filled_by=_TALK),
-        Column("non_talk_s", _REAL, "Silence of more than 3 s on all channels", "s", filled_by=_TALK),
-        Column("agent_latency_s", _REAL, "Median time the agent takes to answer", "s", filled_by=_TALK),
+        *(
+            Column(f"{party}_{name}", data_type, meaning.format(party), unit)
+            for party in ("agent", "customer")
+            for name, data_type, meaning, unit in (
+                ("talk_s", _REAL, "Duration of the {}'s turns; null where no channel has that role", "s"),
+                ("monologue_s", _REAL, "The {}'s longest stretch of turns before the other's", "s"),
+                ("interruptions", _COUNT, "How often the {} took the floor from the other", ""),
+                ("latency_s", _REAL, "Median silence before an answer of the {}", "s"),
+            )
+        ),
+        Column("overlap_s", _REAL, "Duration of both talking at once; null unless both have a channel", "s"),
+        Column("non_talk_s", _REAL, "Silence of more than 3 s on all channels", "s"),
         *_PROVENANCE,
     ),
 }

@@ -22,10 +22,11 @@ from emolib.archive.aggregates import (
 )
 from emolib.archive.calls import channel_roles
 from emolib.archive.ledger import Run, RunConfig
-from emolib.archive.listening import Channel, WindowPool
+from emolib.archive.listening import Channel, Twins, WindowPool
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.predictions import Part, filesystem, write_part
 from emolib.archive.schemas import PROVENANCE, schema
+from emolib.archive.talk import Talk, talk, talk_columns
 from emolib.config import ScoringConfig
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.learning.bundle import ModelBundle
@@ -46,11 +47,14 @@ class RecordingRows:
         Its rows in `channels`; none where it failed.
     windows
         Its rows in `windows`.
+    talk
+        Who talks when in it; None where it failed.
     """
 
     recording: dict[str, Any]
     channels: list[dict[str, Any]]
     windows: pa.Table
+    talk: Talk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,9 @@ def _listen(
         with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
             roles = channel_roles(sound.info.channels, config)
             channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
+            twins = Twins(len(channels))
             for block in sound:
+                twins.hear(block)
                 for channel, samples in zip(channels, block, strict=True):
                     channel.hear(samples)
         _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
@@ -199,6 +205,8 @@ def _listen(
         return _Heard(planned, error.code, error.message)
     for channel in channels:
         channel.finish()
+    for number in twins.found():
+        channels[number].flags.append("dual_mono")
     return _Heard(planned, sound.code, sound.message, sound.info, sound.decoded_s, channels)
 
 
@@ -238,11 +246,13 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
     channels: list[dict[str, Any]] = []
     windows: list[pa.Table] = []
     messages: dict[Code, str] = {}
+    speech = []
     for number, channel in enumerate(heard.channels):
         result = channel.result(heard.code, heard.message, duration_s=heard.decoded_s)
         identity = {"recording_id": planned.recording_id, "channel": number}
         channels.append({**identity, "call_id": planned.call_id, **_ending(result.code), **result.columns})
         messages.setdefault(result.code, result.message)
+        speech.append(result.speech)
         if result.windows is not None:
             windows.append(_window_table(result.windows, labels, identity))
     code = next(code for code in _PRECEDENCE if code in messages)
@@ -254,7 +264,8 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "duration_s": heard.info.duration_s,
         "message": _one_line("; ".join(filter(None, facts))) or None,
     }
-    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels))
+    found = talk(speech, [channel["role"] for channel in channels])
+    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels), found)
 
 
 def _ending(code: Code) -> dict[str, str]:
@@ -299,6 +310,7 @@ def _tables(rows: Sequence[RecordingRows], run_id: str, config: RunConfig) -> di
         by_call.setdefault(each.recording["call_id"], []).append(each)
     calls = [
         call_columns([each.recording for each in group], [channel for each in group for channel in each.channels])
+        | talk_columns([each.talk for each in group if each.talk is not None])
         for group in by_call.values()
     ]
     named = {

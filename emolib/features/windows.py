@@ -31,15 +31,12 @@ class Windows:
         Frames of each window that begin in real sound, not in padding; shape ``(window,)``, int32.
     start_s, end_s
         Where the real sound of each window lies in the recording; shape ``(window,)``, float64 seconds.
-    rms
-        Root mean square of each window's real samples; shape ``(window,)``, float32.
     """
 
     features: NDArray[np.float32]
     valid_frames: NDArray[np.int32]
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
-    rms: NDArray[np.float32]
 
 
 def windowed_features(signal: NDArray[np.float32], *, features: FeatureConfig, windows: WindowConfig) -> Windows:
@@ -123,9 +120,10 @@ class WindowStream:
 
     def _take(self, samples: NDArray[np.float32]) -> None:
         start = self._next * self._hop
-        self._signal.forget(start)
-        self._signal.append(samples)
-        if self._stream is not None:
+        if self._stream is None:
+            self._signal.forget(start)
+            self._signal.append(samples)
+        else:
             self._frames.forget(start // self._features.hop_length)
             self._frames.append(self._stream.push(samples))
 
@@ -133,8 +131,8 @@ class WindowStream:
         """Return the next windows, whose sound lies at these samples."""
         if not len(spans):
             return _no_windows(self._shape)
-        sounds = [self._signal.part(start, end) for start, end in spans.tolist()]
         if self._stream is None:
+            sounds = [self._signal.part(start, end) for start, end in spans.tolist()]
             clips = (_filled(sound, self._length, self._windows.pad) for sound in sounds)
             values = np.stack([_KERNELS[self._features.kind](clip, config=self._features) for clip in clips])
         else:
@@ -148,7 +146,6 @@ class WindowStream:
             valid_frames=np.clip(valid, 1, self._shape[0]).astype(np.int32),
             start_s=spans[:, 0] / rate,
             end_s=spans[:, 1] / rate,
-            rms=np.array([_rms(sound) for sound in sounds], np.float32),
         )
 
 
@@ -178,7 +175,6 @@ def _no_windows(shape: tuple[int, int]) -> Windows:
         valid_frames=np.zeros(0, np.int32),
         start_s=np.zeros(0),
         end_s=np.zeros(0),
-        rms=np.zeros(0, np.float32),
     )
 
 
@@ -256,7 +252,3 @@ def _filled(sound: NDArray[np.float32], length: int, pad: str) -> NDArray[np.flo
         return sound
     value = np.median(sound) if pad == "median" else 0.0
     return np.concatenate([sound, np.full(length - sound.size, value, np.float32)])
-
-
-def _rms(samples: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(np.square(samples))))

@@ -16,12 +16,14 @@ import webrtcvad
 from numpy.typing import NDArray
 
 FRAME_S = 0.03
+VERSION = 1
+"""Raised whenever something else is found in the same sound: rows of two versions don't stand in one table."""
 
 _RATES = (8000, 16_000, 32_000, 48_000)  # those that WebRTC's detector knows
 _AGGRESSIVENESS = 2  # of 0 to 3; 3 takes the ends of words for silence
 
-# A tone: so much of the energy of two frames in their two highest peaks, at the same frequencies and level so many times
-# in a row. A voice moves: of the telephone calls that were measured, under 1 % of the speech is taken for tones.
+# A tone: so much of the energy of two frames in their two highest peaks, at the same frequencies and level so many
+# times in a row. A voice moves: of the telephone calls that were measured, under 1 % of the speech is taken for tones.
 _PURE = 0.97
 _SIMPLE = 0.2  # in its highest bin: two equal ones between two bins have 0.24 in each
 _LOBE = np.arange(-2, 3)  # bins of a sinusoid behind a Hann window
@@ -64,6 +66,11 @@ class ChannelSpeech:
     def speech_s(self) -> float:
         """Seconds of speech."""
         return int(self.speech.sum()) * FRAME_S
+
+    @property
+    def tone_s(self) -> float:
+        """Seconds of tones."""
+        return int(self.tone.sum()) * FRAME_S
 
 
 class SpeechStream:
@@ -114,7 +121,7 @@ class SpeechStream:
             self._detector.is_speech(data[first : first + size], self._detector_rate)
             for first in range(0, len(data), size)
         ]
-        tone = self._tones(frames.reshape(count // 2, -1), active.reshape(-1, 2).any(axis=1)).repeat(2) & active
+        tone = self._tones(frames.reshape(count // 2, -1), active[::2] | active[1::2]).repeat(2) & active
         self._powers.append(power)
         self._speech += (active & ~tone).tobytes()
         self._tone += tone.tobytes()

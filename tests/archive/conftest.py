@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from emolib.config import TELEPHONE, ScoringConfig
 from emolib.corpora.labels import scheme
 from emolib.learning.validation import Validation
 from emolib.sound.manifest import list_recordings
+from emolib.sound.synthetic import utterance, voice as synthetic_voice
 
 RATE = 8000
 
@@ -55,14 +57,12 @@ class FakeBundle:
         return Validation(probabilities, truth, np.repeat(["c/anna", "c/ben"], len(truth) // 2))
 
 
-def voice(seconds: float, *, seed: int, level: float = 0.1) -> np.ndarray:
-    """Return noise whose colour and loudness wander; shape ``(sample,)``."""
-    rng = np.random.default_rng(seed)
-    count = round(seconds * RATE)
-    wander = np.interp(np.arange(count), np.linspace(0, count, 9), rng.uniform(0.2, 1, 9))
-    return (
-        (level * wander * np.convolve(rng.normal(size=count), rng.normal(size=8), "same")).clip(-1, 1).astype("float32")
-    )
+@cache
+def voice(seconds: float, *, seed: int) -> np.ndarray:
+    """Return somebody who speaks; shape ``(sample,)``."""
+    spoken = utterance(synthetic_voice(seed), "anger", seed=seed, sampling_rate=RATE, duration_s=max(1.0, seconds))
+    spoken.setflags(write=False)
+    return spoken[: round(seconds * RATE)]
 
 
 def write_call(path: Path, *channels: Any, subtype: str = "ULAW") -> Path:

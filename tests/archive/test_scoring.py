@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from emolib.archive import scoring
+from emolib.archive import read, scoring
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.scoring import RecordingRows, score_recordings
 from emolib.config import ScoringConfig
 from emolib.errors import SettingsError
 from emolib.features.windows import windowed_features
 from emolib.sound.manifest import recording_id, version_of
-from tests.archive.conftest import voice
+from tests.archive.conftest import RATE, voice, write_call
 
 
 @pytest.fixture
@@ -71,12 +71,35 @@ def test_every_recording_and_channel_has_its_reason(
     assert code == "ok" or (message and "\n" not in message)
 
 
-def test_a_channel_that_policy_forbids_is_not_looked_at(score: Any, bundle: Any) -> None:
+def test_of_a_channel_that_policy_forbids_only_its_sound_is_described(score: Any, bundle: Any) -> None:
     rows = score("2024-05-01/0.wav", channels=STEREO)
     assert len(bundle.asked) == 1
     assert {"windows_total": None, "windows_scored": 0}.items() <= rows.channels[0].items()
-    assert "clipped_share" not in rows.channels[0]
+    assert rows.channels[0]["speech_s"] > 1
+    assert not any(name.startswith(("mean_", "polarity_")) for name in rows.channels[0])
     assert set(rows.windows["channel"].to_pylist()) == {1}
+
+
+def test_tones_and_twins_and_dead_channels(archive: Path, score: Any) -> None:
+    time = np.arange(8 * RATE) / RATE
+    ring = (0.1 * np.sin(2 * np.pi * 440 * time) + 0.1 * np.sin(2 * np.pi * 480 * time)).astype(np.float32)
+    said, hum = voice(8, seed=3), 1e-5 * np.ones(8 * RATE, np.float32)
+    write_call(archive / "2024-05-04/ring.wav", ring, said)
+    write_call(archive / "2024-05-04/twins.wav", said, said, subtype="PCM_16")
+    write_call(archive / "2024-05-04/dead.wav", hum, said, subtype="PCM_16")
+    rows = score("2024-05-04/ring.wav")
+    assert _codes(rows) == ("ok", ["no_speech", "ok"])
+    assert rows.channels[0]["tone_s"] > 7
+    assert [channel["flags"] for channel in rows.channels] == [[], []]
+    assert [channel["flags"] for channel in score("2024-05-04/twins.wav").channels] == [["dual_mono"], ["dual_mono"]]
+    assert [channel["flags"] for channel in score("2024-05-04/dead.wav").channels] == [["dead_channel"], []]
+
+
+def test_more_speech_may_be_asked_of_a_window(score: Any) -> None:
+    some, more = (score("2024-05-01/0.wav", min_speech_s=least).channels[0] for least in (0.4, 3.9))
+    assert some["windows_total"] == more["windows_total"]
+    assert some["windows_scored"] > more["windows_scored"]
+    assert some["speech_s"] == more["speech_s"]
 
 
 def test_a_recording_that_is_gone_or_changed_is_a_row(score: Any) -> None:
@@ -219,3 +242,24 @@ def test_a_name_that_reads_as_a_url_is_a_row(archive: Path, bundle: Any) -> None
     (found,) = score_recordings(archive, [planned], bundle=bundle, config=ScoringConfig())
     assert (found.recording["outcome"], found.recording["code"]) == ("failed", "unreadable")
     assert "URL" in found.recording["message"]
+
+
+def test_who_talks_when_is_told_of_each_recording(archive: Path, score: Any) -> None:
+    rest = np.zeros(4 * RATE, np.float32)
+    agent, customer = np.concatenate([voice(4, seed=1), rest, rest]), np.concatenate([rest, voice(4, seed=2), rest])
+    write_call(archive / "2024-05-04/turns.wav", agent, customer)
+    found = score("2024-05-04/turns.wav", channels=STEREO).talk
+    assert all(2 < seconds <= 4.1 for seconds in found.talk_s.values())
+    assert found.overlap_s < 0.3
+    assert 3 < found.non_talk_s < 5
+    assert len(found.latencies_s["customer"]) <= 1
+    assert found.latencies_s["agent"] == ()
+    assert score("2024-05-03/empty.wav").talk is None
+
+
+def test_calls_say_how_long_nobody_talks(stored_predictions: Path) -> None:
+    calls = read(stored_predictions, table="calls")
+    heard = calls["duration_s"].notna()
+    assert calls.loc[heard, "non_talk_s"].notna().all()
+    assert calls.loc[~heard, "non_talk_s"].isna().all()
+    assert calls["agent_talk_s"].isna().all()  # no roles were named

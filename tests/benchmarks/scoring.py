@@ -2,7 +2,7 @@
 
 The archive is 2 hours of µ-law stereo calls of three minutes at 8 kHz, scored by the job itself (`jobs.score.score`) on
 clusters of one and of two workers that are up and have scored before, each time into new predictions. Every window is
-scored (`min_level_dbfs` lies below all of them); the plain script leaves out padded ones. All ways take turns. A night
+scored (`min_speech_s` asks for none); the plain script leaves out padded ones. All ways take turns. A night
 has more than two hours: the rows on two workers and on what Dask costs are there for an archive six times as long, too.
 
 - The time of a run is the `seconds` of the job's summary: from the lock over storing the plan and scoring to the close
@@ -134,7 +134,7 @@ def pure_work(archive: Path) -> float:
     listing = listing_table(list_recordings(archive))
     planned = [PlannedRecording(**row) for row in plan(listing, listing[:0], block_s=1e9).to_dict("records")]
     began = time.perf_counter()
-    config = ScoringConfig(min_level_dbfs=world.ALL_WINDOWS_DBFS)
+    config = ScoringConfig(min_speech_s=0.0)
     score_recordings(archive, planned, bundle=_bundle, config=config)
     return time.perf_counter() - began
 
@@ -152,7 +152,7 @@ def _score(client: Client, archive: Path, model: Path) -> tuple[float, float]:
         str(archive),
         model=str(model),
         out=str(out),
-        min_level_dbfs=world.ALL_WINDOWS_DBFS,
+        min_speech_s=0.0,
         cluster=client.scheduler.address,
     ).summary
     after = client.run(time.process_time)

@@ -28,8 +28,6 @@ ROOT = Path(__file__).parents[2]
 # Set by the runner: everything that is made lies here, so that one process can use what another one made.
 FOLDER = "EMOLIB_BENCH_FOLDER"
 CALL_RATE = 8000
-# Below every window of the calls: all are scored, as the plain script does.
-ALL_WINDOWS_DBFS = -120.0
 
 
 def folder(name: str) -> Path:
@@ -133,7 +131,7 @@ def _job(*arguments: str | Path) -> None:
 def planned_run(archive: Path, *, predictions: str) -> Run:
     """Return a stored run over an archive, in one block per date, that nobody has begun."""
     bundle = ModelBundle.load(model())
-    scoring = ScoringConfig(min_level_dbfs=ALL_WINDOWS_DBFS)
+    scoring = ScoringConfig(min_speech_s=0.0)  # every window, whatever its sound
     config = run_config(bundle, model=model(), archive=archive, scoring=scoring, block_s=1e6)
     listing = listing_table(list_recordings(archive))
     return Run.create(folder(predictions), config=config, plan=plan(listing, listing.iloc[:0], block_s=config.block_s))
