@@ -29,6 +29,8 @@ _SIMPLE = 0.2  # in its highest bin: two equal ones between two bins have 0.24 i
 _LOBE = np.arange(-2, 3)  # bins of a sinusoid behind a Hann window
 _SAME_HZ, _SAME_DB = 25.0, 3.0  # the 440 and 480 Hz of a ring-back are one peak, and beat
 _STEADY = 3
+_LEVEL = 2.0  # between the energies of the two frames; those of a voice that moves need no spectrum
+_PEAK = ("lower_hz", "higher_hz", "level_db", "how much more the louder one has")
 # ITU-T Q.23. Frequencies may be off by 1.8 %, and an estimate within a frame by another 10 Hz.
 _DTMF_LOW_HZ, _DTMF_HIGH_HZ = (697.0, 770.0, 852.0, 941.0), (1209.0, 1336.0, 1477.0, 1633.0)
 _DTMF_SHARE, _DTMF_HZ, _DTMF_TWIST = 0.018, 10.0, 10.0  # the louder of the two has at most ten times the energy
@@ -100,7 +102,7 @@ class SpeechStream:
         self._rest = np.zeros(0, np.float32)
         self._powers: list[NDArray[np.float64]] = []
         self._speech, self._tone = bytearray(), bytearray()  # a byte per frame
-        self._peaks = np.full((_STEADY - 1, 4), np.nan)  # of the last pairs
+        self._peaks = np.full((_STEADY - 1, len(_PEAK)), np.nan)  # of the last pairs
         self._window = scipy.signal.windows.hann(2 * self._frame, sym=False).astype(np.float32)
         self._hz = scipy.fft.rfftfreq(2 * self._frame, 1 / sampling_rate)
         self._spectrum = np.zeros((1, len(self._hz)), np.float32)
@@ -121,7 +123,9 @@ class SpeechStream:
             self._detector.is_speech(data[first : first + size], self._detector_rate)
             for first in range(0, len(data), size)
         ]
-        tone = self._tones(frames.reshape(count // 2, -1), active[::2] | active[1::2]).repeat(2) & active
+        first, second = power[::2], power[1::2]
+        level = (active[::2] | active[1::2]) & (np.maximum(first, second) <= _LEVEL * np.minimum(first, second))
+        tone = self._tones(frames.reshape(count // 2, -1), level).repeat(2) & active
         self._powers.append(power)
         self._speech += (active & ~tone).tobytes()
         self._tone += tone.tobytes()
@@ -151,47 +155,48 @@ class SpeechStream:
         whole = np.clip(frames * 32_768.0, -32_768, 32_767).astype(np.int16)
         return whole.tobytes(), 2 * whole.shape[1]
 
-    def _tones(self, pairs: NDArray[np.float32], active: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which active pairs of frames are tones, and add the spectrum of the others to that of the channel.
+    def _tones(self, pairs: NDArray[np.float32], level: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the level pairs of frames are tones, and add the spectrum of the others to the channel's.
 
         A single frame is too short to tell the two sinusoids of a dial tone from each other.
         """
-        peaks = np.full((len(pairs), 4), np.nan)  # lower and higher frequency, dB, how much more the louder one has
-        shape = scipy.fft.rfft(pairs[active] * self._window, axis=1)
+        shape = scipy.fft.rfft(pairs[level] * self._window, axis=1)
         spectrum = np.square(shape.real) + np.square(shape.imag)
-        total, highest = spectrum.sum(axis=1, dtype=np.float64), spectrum.max(axis=1, initial=0.0)
-        simple = highest > _SIMPLE * total
-        numbers = np.flatnonzero(active)[simple]
-        peaks[numbers] = self._two_peaks(spectrum[simple], total[simple])
-        whole = np.concatenate([self._peaks, peaks])
-        steady = np.ones(len(pairs), bool)
-        for back in range(1, _STEADY):
-            moved = np.abs(whole[_STEADY - 1 :] - whole[_STEADY - 1 - back : -back])
-            steady &= (moved[:, :2] <= _SAME_HZ).all(axis=1) & (moved[:, 2] <= _SAME_DB)
+        total, highest = spectrum.sum(axis=1), spectrum.max(axis=1, initial=0.0)
+        simple = np.flatnonzero(highest > _SIMPLE * total)
+        pure, peaks = self._two_peaks(spectrum[simple], total[simple])
+        numbers = np.flatnonzero(level)[simple[pure]]
+        whole = np.full((_STEADY - 1 + len(pairs), len(_PEAK)), np.nan)
+        whole[: _STEADY - 1] = self._peaks
+        whole[_STEADY - 1 + numbers] = peaks
         self._peaks = whole[len(whole) - (_STEADY - 1) :]
-        tone = steady | _is_dtmf(peaks)
+        moved = [np.abs(peaks - whole[_STEADY - 1 + numbers - back]) for back in range(1, _STEADY)]
+        steady = [(each[:, :2] <= _SAME_HZ).all(axis=1) & (each[:, 2] <= _SAME_DB) for each in moved]
+        tone = np.zeros(len(pairs), bool)
+        tone[numbers] = np.logical_and.reduce(steady) | _is_dtmf(peaks)
         # Row by row, as numpy adds along the first axis: the same sum however the sound is cut.
-        self._spectrum = np.concatenate([self._spectrum, spectrum[~tone[active]]]).sum(axis=0, keepdims=True)
+        self._spectrum = np.concatenate([self._spectrum, spectrum[~tone[level]]]).sum(axis=0, keepdims=True)
         return tone
 
-    def _two_peaks(self, spectrum: NDArray[np.float32], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the two highest peaks of frames that hold next to nothing else, not a number for others."""
+    def _two_peaks(
+        self, spectrum: NDArray[np.float32], total: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return which spectra hold next to nothing but one or two peaks, and these, see `_PEAK`."""
         rows, bins, left = np.arange(len(spectrum)), spectrum.shape[1], spectrum.copy()
-        found = []
+        at, energy = [], []
         for _ in range(2):
-            at = left.argmax(axis=1)
-            near = (rows[:, np.newaxis], np.clip(at[:, np.newaxis] + _LOBE, 0, bins - 1))
+            at.append(left.argmax(axis=1))
+            near = (rows[:, np.newaxis], np.clip(at[-1][:, np.newaxis] + _LOBE, 0, bins - 1))
             # The lobe at an end of the spectrum meets its last bin more than once.
-            energy = left[near].sum(axis=1, dtype=np.float64)
-            found.append((self._exact_hz(spectrum, rows, at), np.minimum(energy, total)))
+            energy.append(np.minimum(left[near].sum(axis=1, dtype=np.float64), total))
             left[near] = 0
-        (first, energy), (second, less) = found
+        pure = np.flatnonzero(energy[0] + energy[1] > _PURE * total)
+        first, second = (self._exact_hz(spectrum, pure, each[pure]) for each in at)
+        more, less = energy[0][pure], energy[1][pure]
         # What a window leaks beside a single sinusoid is no second one.
-        second = np.where(less < 1e-3 * energy, first, second)
-        hz = np.sort(np.stack([first, second], axis=1), axis=1)
-        peaks = np.column_stack([hz, 10 * np.log10(total), energy / (less + 1e-30)])
-        peaks[energy + less <= _PURE * total] = np.nan
-        return peaks
+        second = np.where(less < 1e-3 * more, first, second)
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        return pure, np.stack([low, high, 10 * np.log10(total[pure]), more / (less + 1e-30)], axis=1)
 
     def _exact_hz(
         self, spectrum: NDArray[np.float32], rows: NDArray[np.int64], at: NDArray[np.int64]
