@@ -34,6 +34,8 @@ The way from labelled corpora to a labelled archive of calls:
     emolib score /archive --model model --out labels      calls to Parquet
     emolib verify labels                                  nothing is lost
     emolib report labels --out page                       a page for people
+    emolib nightly /archive --model model --out labels --report pages
+                                                          all three, every night
 
 A killed job goes on where it was when the same command is run again (extract
 wants --resume). Every command takes --config FILE.toml: a table per command
@@ -52,6 +54,7 @@ _COMMANDS = {
     "evaluate": "Judge an architecture on a feature store: train and test it fold by fold.",
     "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
     "score": "Label an archive of calls; run it again and it continues.",
+    "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
     "verify": "Prove that predictions, or a feature store, are whole.",
     "report": "Make a page from predictions.",
 }

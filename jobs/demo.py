@@ -17,6 +17,7 @@ from emolib.storage import write_json
 from jobs.console import Result, say, table
 from jobs.extract import extract
 from jobs.report import report
+from jobs.runs import Options
 from jobs.score import score
 from jobs.train import train
 from jobs.verify import verify
@@ -57,9 +58,8 @@ def demo(*, out: str = "demo", seed: int = 0) -> Result:
     train(str(store), task=_TASK, model=str(model), epochs=_EPOCHS)
     say("4/6  score: calls to labels, customers only")
     # The budget: one in seven files of this archive is broken on purpose.
-    scored = score(
-        str(calls), model=str(model), out=str(predictions), channels="0=agent,1=customer", failure_budget=0.2
-    )
+    options = Options(model=str(model), channels="0=agent,1=customer", failure_budget=0.2)
+    scored = score(str(calls), out=str(predictions), options=options)
     say("5/6  verify: nothing lost, nothing twice")
     verified = verify(str(predictions))
     if verified.exit_code:

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
-from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from emolib.archive import ledger
 from emolib.archive.lock import Lock
-from emolib.archive.plan import estimate_s, listing_table, plan as plan_recordings
-from emolib.archive.scoring import load_bundle, score_block
-from emolib.config import ScoringConfig, parse, parse_headerless
-from emolib.errors import Code, EmolibError, Outcome, SettingsError
-from emolib.learning.bundle import ModelBundle
-from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute
-from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
-from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
-from jobs.fanout import Block, Done, fan_out
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from distributed import Client
-
-# A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
-# the same, but not into such as take longer to plan, commit and report than to score.
-_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
+from jobs.console import Result
+from jobs.runs import Options, carry_out, prepare, show_plan, summarise
 
 
-def score(
-    archive: str,
-    *,
-    model: str,
-    out: str,
-    channels: str | None = None,
-    roles: str | None = None,
-    hop_s: float | None = None,
-    min_level_dbfs: float = -60.0,
-    min_speech_s: float = 0.4,
-    expose_gender: Annotated[bool, Parameter(negative=())] = False,
-    priors: str | None = None,
-    headerless: str | None = None,
-    plan: Annotated[bool, Parameter(negative=())] = False,
-    block_s: float | None = None,
-    batch: int = 64,
-    failure_budget: FailureBudget = 0.05,
-    cluster: ClusterOption = None,
-    workers: WorkersOption = None,
-) -> Result:
+def score(archive: str, *, out: str, options: Options, plan: Annotated[bool, Parameter(negative=())] = False) -> Result:
     """Label an archive of calls; run it again and it continues.
 
     First it finishes what an interrupted run had planned, then it lists the archive and scores what has no row yet.
@@ -62,226 +23,17 @@ def score(
     ----------
     archive
         A folder or fsspec URL, walked recursively; it is only read.
-    model
-        The model bundle.
     out
         The predictions: a new folder or URL, or the one to continue.
-    channels
-        Which party is on which channel, such as 0=agent,1=customer.
-    roles
-        The roles to score, such as customer,agent. Once channels are named only customers are scored: inferring the
-        emotions of employees at work is prohibited in the EU (AI Act, Article 5(1)(f)).
-    hop_s
-        Distance between windows in seconds; the model's own if not given.
-    min_level_dbfs
-        What lies below this level is silence.
-    min_speech_s
-        Windows with fewer seconds of speech get no label.
-    expose_gender
-        Keep the gender in the labels of a model that tells it (emotion2).
-    priors
-        How frequent each emotion is in the archive, such as negative=0.1,neutral=0.8,positive=0.1: the probabilities
-        are corrected for it. `emolib report` estimates it from predictions that were made without. A threshold that
-        `train --precision` found holds for uncorrected ones.
-    headerless
-        What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
-        Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.
     plan
         Say what would be done, and stop.
-    block_s
-        Seconds of audio of one task; chosen by the size of the archive if not given.
-    batch
-        Windows that the model sees at once; changes no number.
-    failure_budget
-        Share of recordings that may fail before the exit code is 1.
     """
-    where, out = cluster_config(cluster, workers=workers), absolute(out)
-    bundle = ModelBundle.load(model)
-    bundle.check_golden()
-    scoring = parse(
-        ScoringConfig,
-        {
-            "hop_s": hop_s,
-            "channels": _channels(channels),
-            "roles": tuple(roles.split(",")) if roles else (),
-            "min_level_dbfs": min_level_dbfs,
-            "min_speech_s": min_speech_s,
-            "expose_gender": expose_gender,
-            "headerless": parse_headerless(headerless) if headerless else {},
-            "priors": _priors(priors),
-        },
-    )
-    if batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
-        raise SettingsError(f"batch {batch} and block_s {block_s} found, expected numbers above zero")
-    recordings = list_recordings(archive)
-    listing = listing_table(recordings)
-    if listing.empty:
-        raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    rates, new = ledger.byte_rates(out), listing[~listing["recording_id"].isin(ledger.known(out)["recording_id"])]
-    total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(new["uri"], new["size"], strict=True))
-    config = ledger.run_config(
-        bundle, model=model, archive=archive, scoring=scoring, batch=batch, block_s=block_s or _block_s(total_s)
-    )
-    ledger.check_out(out, config)
-    left_out = sum(recordings.left_out.values())
-    say(f"{len(listing)} recordings listed, {left_out} other files left out")
+    out = absolute(out)
+    task = prepare(archive, out, options)
     if plan:
-        return _show_plan(out, listing, config)
+        return show_plan(task, job="score")
     began = time.monotonic()
     with Lock(out) as lock:
-        ledger.remove_unstarted(out)
-        runs = _score(out, listing, config, where, lock)
-    return _summary(out, runs, len(listing), time.monotonic() - began, failure_budget)
-
-
-def _score(
-    out: str, listing: pd.DataFrame, config: ledger.RunConfig, where: ClusterConfig, lock: Lock
-) -> list[ledger.Run]:
-    """Finish the open runs, then run a new one over what has no row yet; return the runs that were closed."""
-    interrupted = ledger.open_runs(out)
-    planned = _plan(out, listing, config)
-    if not interrupted and planned.empty:
-        return []  # a cluster takes seconds to start
-    finished: list[ledger.Run] = []
-    with connect(where) as client:
-        for run in interrupted:
-            finished += _resume(client, run, lock)
-        if interrupted:
-            planned = _plan(out, listing, config)
-        if len(planned):
-            lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
-            run = ledger.Run.create(out, config=config, plan=planned)
-            _execute(client, run, lock)
-            finished.append(run)
-    return finished
-
-
-def _plan(out: str, listing: pd.DataFrame, config: ledger.RunConfig) -> pd.DataFrame:
-    known, rates = ledger.known(out), ledger.byte_rates(out)
-    return plan_recordings(
-        listing, known, block_s=config.block_s, max_recordings=config.max_recordings, byte_rates=rates
-    )
-
-
-def _channels(text: str | None) -> dict[str, str]:
-    """Read ``0=agent,1=customer``."""
-    pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    channels = [pair[0].strip() for pair in pairs]
-    if any(len(pair) != 2 for pair in pairs) or not all(map(str.isdecimal, channels)) or len({*channels}) < len(pairs):
-        raise SettingsError(f"channels {text!r} found, expected something like 0=agent,1=customer")
-    return {channel.strip(): role.strip() for channel, role in pairs}
-
-
-def _priors(text: str | None) -> dict[str, str]:
-    """Read ``neutral=0.9,anger=0.1``."""
-    pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    if any(len(pair) != 2 for pair in pairs) or len({pair[0].strip() for pair in pairs}) < len(pairs):
-        raise SettingsError(f"priors {text!r} found, expected something like negative=0.1,neutral=0.8,positive=0.1")
-    return {name.strip(): share.strip() for name, share in pairs}
-
-
-def _block_s(total_s: float) -> float:
-    return min(_LARGEST_BLOCK_S, max(_SMALLEST_BLOCK_S, total_s / (_BLOCKS_PER_CORE * (os.cpu_count() or 1))))
-
-
-def _show_plan(out: str, listing: pd.DataFrame, config: ledger.RunConfig) -> Result:
-    open_runs = ledger.open_runs(out)
-    planned = _plan(out, listing, config)
-    hours = planned["estimated_s"].sum() / 3600
-    by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
-    table(
-        "plan",
-        ["date", "recordings", "hours (estimated)"],
-        [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
-    )
-    return Result(
-        {
-            "job": "score",
-            "plan": True,
-            "listed": len(listing),
-            "to_score": len(planned),
-            "scored_before": len(listing) - len(planned),
-            "blocks": int(planned["block"].nunique()),
-            "estimated_hours": round(float(hours), 3),
-            "open_runs": [run.run_id for run in open_runs],
-        }
-    )
-
-
-def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
-    """Finish an interrupted run as it was planned, or close it where its model is gone."""
-    try:
-        load_bundle(run.config.model, run.config.model_id)
-    except SettingsError as error:
-        say(f"run {run.run_id} is abandoned, its recordings are planned anew: {error}")
-        run.close({"reason": str(error)}, abandoned=True)
-        return []
-    elsewhere = _taken_by_others(run)
-    if elsewhere:
-        say(f"run {run.run_id} is abandoned: {elsewhere} of its recordings got their rows from another run")
-        run.close({"reason": "another run scored the same recordings"}, abandoned=True)
-        return []
-    say(f"run {run.run_id} was interrupted: continuing its plan")
-    _execute(client, run, lock)
-    return [run]
-
-
-def _taken_by_others(run: ledger.Run) -> int:
-    """Count recordings of a run's open blocks that have a row: a run that lost its lock had planned them too."""
-    plan, known = run.plan(), ledger.known(run.pred)
-    left = plan[plan["block"].isin(run.todo()["block"])]
-    return int(left["recording_id"].isin(known["recording_id"]).sum())
-
-
-def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
-    """Score every block of a run that has no rows yet, and close the run."""
-    lock.check()
-    todo = run.todo()
-    blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
-    lost = []
-    with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
-        for ended in fan_out(client, score_block, blocks):
-            lock.check()
-            progress.advance(ended.block.audio_s)
-            if not isinstance(ended, Done):
-                lost.append(f"block {ended.block.arguments[2]}: {ended.message}")
-    if lost:
-        raise EmolibError(
-            f"{len(lost)} of {len(blocks)} blocks could not be scored ({lost[0]}); the rest is stored: "
-            "run the same command again, with more memory for the workers if they died"
-        )
-    codes, audio_s = run.totals()
-    run.close({**_counts(codes), "audio_s": round(audio_s, 1)})
-
-
-def _counts(codes: Mapping[str, int]) -> dict[str, Any]:
-    outcomes: Counter[str] = Counter()
-    for code, count in codes.items():
-        outcomes[Code(code).outcome.value] += count
-    return {"recordings": sum(codes.values()), "outcomes": dict(outcomes), "codes": dict(sorted(codes.items()))}
-
-
-def _summary(out: str, runs: list[ledger.Run], listed: int, seconds: float, failure_budget: float) -> Result:
-    codes: Counter[str] = Counter()
-    audio_s = 0.0
-    for run in runs:
-        stored = run.summary()
-        codes.update(stored["codes"])
-        audio_s += stored["audio_s"]
-    counts = _counts(codes)
-    if codes:
-        rows = [[code, Code(code).outcome.value, count] for code, count in sorted(codes.items())]
-        table("recordings", ["code", "outcome", "count"], rows)
-    else:
-        say("nothing new to score")
-    summary = {
-        "job": "score",
-        "out": out,
-        "runs": [run.run_id for run in runs],
-        "listed": listed,
-        **counts,
-        "audio_s": round(audio_s, 1),
-        "seconds": round(seconds, 2),
-    }
-    failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
-    return Result(summary, within_budget(failed, counts["recordings"], failure_budget))
+        runs = carry_out(task, lock)
+    seconds = time.monotonic() - began
+    return summarise(task, runs, job="score", seconds=seconds, failure_budget=options.failure_budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -54,6 +55,64 @@ class PlannedRecording:
     estimated_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the recordings that have no row yet a run takes; by default all.
+
+    Attributes
+    ----------
+    date
+        Only calls of this day (ISO).
+    since
+        Calls from this day on (ISO); older ones only as backfill.
+    limit_s
+        At most so many estimated seconds of sound in all, of the newest days first.
+    backfill_s
+        So many of them for what else is left, of the oldest days first.
+    settled_by_s
+        Files that were modified later (seconds since 1970) may still be written to, and are left for another run.
+    """
+
+    date: str | None = None
+    since: str | None = None
+    limit_s: float = math.inf
+    backfill_s: float = 0.0
+    settled_by_s: float = math.inf
+
+    def take(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that a run takes.
+
+        Parameters
+        ----------
+        rows
+            Columns date, uri, estimated_s and modified_s.
+
+        Examples
+        --------
+        >>> days = ["2024-05-01", "2024-05-02", "2024-05-03"]
+        >>> rows = pd.DataFrame({"date": days, "uri": days, "estimated_s": 60.0, "modified_s": 0.0})
+        >>> Choice(limit_s=120.0, backfill_s=60.0).take(rows)["date"].tolist()
+        ['2024-05-01', '2024-05-03']
+        """
+        rows = rows[~(rows["modified_s"] > self.settled_by_s)]  # it is not a number where nobody knows
+        if self.date is not None:
+            rows = rows[rows["date"] == self.date]
+        newest = rows.sort_values(["date", "uri"], ascending=[False, True])
+        if self.since is not None:
+            newest = newest[newest["date"] >= self.since]
+        newest = _up_to(newest, self.limit_s - min(self.backfill_s, self.limit_s))
+        left = rows.drop(newest.index).sort_values(["date", "uri"])
+        return pd.concat([newest, _up_to(left, min(self.backfill_s, self.limit_s))]).sort_index()
+
+
+def _up_to(rows: pd.DataFrame, seconds: float) -> pd.DataFrame:
+    """Return the first rows that last so long together; the first one even if it lasts longer by itself."""
+    if not seconds:
+        return rows[:0]
+    before = rows["estimated_s"].cumsum() - rows["estimated_s"]
+    return rows[(before + rows["estimated_s"] <= seconds) | (before == 0)]
+
+
 def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
     """Return listed recordings as the table that `plan` takes."""
     return pd.DataFrame(
@@ -69,6 +128,7 @@ def plan(
     block_s: float,
     max_recordings: int = 1000,
     byte_rates: Mapping[str, float] | None = None,
+    choice: Choice | None = None,
 ) -> pd.DataFrame:
     """Plan the recordings that are listed but not known, in blocks of about equal work.
 
@@ -87,6 +147,8 @@ def plan(
         Most recordings in a block.
     byte_rates
         Bytes per second of sound by suffix, as earlier runs found them (see `emolib.archive.ledger.byte_rates`).
+    choice
+        Which of them are taken; None: all.
 
     Returns
     -------
@@ -113,13 +175,13 @@ def plan(
         )
     new = listing[~listing["recording_id"].isin(known["recording_id"])]
     calls = [call_of(*row) for row in zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)]
-    rows = new.drop(columns="modified_s").assign(
+    rows = new.assign(
         date=[call.date for call in calls],
         date_source=[call.date_source for call in calls],
         call_id=[call.call_id for call in calls],
         estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],
     )
-    rows = rows.sort_values(["date", "uri"], ignore_index=True)
+    rows = (choice or Choice()).take(rows).sort_values(["date", "uri"], ignore_index=True)
     rows["block"] = _blocks(rows, block_s, max_recordings)
     return rows[PLAN_SCHEMA.names]
 

@@ -34,6 +34,7 @@ from emolib.archive.scoring import score_recordings
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
+from jobs.runs import Options
 from jobs.score import score
 from tests.benchmarks import plain, world
 from tests.benchmarks.rows import Figure, Row, Target, at_least, at_most, faster
@@ -148,13 +149,8 @@ def _score(client: Client, archive: Path, model: Path) -> tuple[float, float]:
     """Score an archive into new predictions; return the seconds of the run and of its workers' CPU."""
     out = world.folder("predictions")
     before = client.run(time.process_time)
-    summary = score(
-        str(archive),
-        model=str(model),
-        out=str(out),
-        min_speech_s=0.0,
-        cluster=client.scheduler.address,
-    ).summary
+    options = Options(model=str(model), min_speech_s=0.0, cluster=client.scheduler.address)
+    summary = score(str(archive), out=str(out), options=options).summary
     after = client.run(time.process_time)
     shutil.rmtree(out)
     if set(summary["codes"]) != {"ok"}:

@@ -1,0 +1,100 @@
+"""`emolib nightly`: what is to be done every night, unattended, in one command."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from emolib.archive.lock import Lock
+from emolib.archive.plan import Choice
+from emolib.archive.predictions import is_predictions
+from emolib.archive.verification import verify
+from emolib.errors import SettingsError
+from emolib.report.site import write_site
+from emolib.storage import absolute, resolve, write_json
+from jobs.console import EXIT_VERIFY, Result, say
+from jobs.runs import Options, carry_out, prepare, show_plan, summarise
+
+Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
+
+_SHOWN = 5
+
+
+def nightly(
+    archive: str,
+    *,
+    out: str,
+    options: Options,
+    report: str | None = None,
+    date: str | None = None,
+    since: str | None = None,
+    limit_hours: Hours = None,
+    backfill_hours: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 0.0,
+    settle_s: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 300.0,
+    plan: Annotated[bool, Parameter(negative=())] = False,
+) -> Result:
+    """Do a night's work: finish what was interrupted, score what is new, verify, write a page.
+
+    Made for cron and its like: options in a file (--config nightly.toml, table [nightly]), one line of JSON and an exit
+    code at the end. Run twice, it scores nothing twice; killed, it goes on the next time.
+
+    Parameters
+    ----------
+    archive
+        A folder or fsspec URL, walked recursively; it is only read.
+    out
+        The predictions: a new folder or URL, or those to continue.
+    report
+        A folder for the nights' pages and summaries: each night gets a folder of its own in it.
+    date
+        Only calls of this day, such as 2026-11-25.
+    since
+        Only calls from this day on; older ones only as --backfill-hours.
+    limit_hours
+        Score at most so many hours of sound (estimated), the newest days first.
+    backfill_hours
+        Hours of those for what is left from before, the oldest days first.
+    settle_s
+        Files that were changed within so many seconds may still be written to, and are left for the next night.
+    plan
+        Say what would be done, and stop.
+    """
+    out, began, night = absolute(out), time.monotonic(), datetime.now(UTC)
+    choice = Choice(
+        date=_day("date", date),
+        since=_day("since", since),
+        limit_s=math.inf if limit_hours is None else 3600 * limit_hours,
+        backfill_s=3600 * backfill_hours,
+        settled_by_s=night.timestamp() - settle_s,
+    )
+    task = prepare(archive, out, options, choice)
+    if plan:
+        return show_plan(task, job="nightly")
+    with Lock(out) as lock:
+        runs = carry_out(task, lock)
+        problems = verify(out).problems if is_predictions(out) else []
+    for problem in problems[:_SHOWN]:
+        say(problem)
+    seconds = time.monotonic() - began
+    ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
+    summary = {**ended.summary, "night": night.isoformat(timespec="seconds"), "problems": len(problems), "page": None}
+    code = EXIT_VERIFY if problems else ended.exit_code
+    if report is not None:
+        folder = resolve(report) / f"{night:%Y-%m-%dT%H%M%S}"
+        if is_predictions(out):
+            summary["page"] = write_site(out, folder)
+            say(f"page: {summary['page']}")
+        write_json(folder / "summary.json", {**summary, "exit_code": code})
+    return Result(summary, code)
+
+
+def _day(name: str, text: str | None) -> str | None:
+    """Read an ISO date."""
+    try:
+        return None if text is None else datetime.strptime(text, "%Y-%m-%d").date().isoformat()
+    except ValueError as error:
+        raise SettingsError(f"{name} {text!r} found, expected a day such as 2026-11-25") from error

@@ -1,0 +1,99 @@
+"""Nights: what is new is scored once, in the order that was asked for, and a page tells of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from emolib import archive
+from tests.jobs.conftest import assert_same_rows, run_emolib
+
+
+@pytest.fixture
+def growing(calls: Path, tmp_path: Path) -> Path:
+    """A copy of the calls that a test may add to; all of it lies there since yesterday."""
+    place = shutil.copytree(calls, tmp_path / "archive")
+    for path in place.rglob("*.*"):
+        os.utime(path, (time.time() - 86_400,) * 2)
+    return place
+
+
+def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
+    growing: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    late = next(growing.rglob("*.wav"))
+    shutil.move(late, tmp_path / "late.wav")
+    asked = ("nightly", growing, "--model", model, "--out", tmp_path / "P", "--report", tmp_path / "nights", *cluster)
+    asked = (*asked, "--failure-budget", "1")
+    first = run_emolib(*asked)
+    assert (first.exit_code, first.summary["problems"]) == (0, 0)
+    shutil.move(tmp_path / "late.wav", late)
+    os.utime(late)
+    assert run_emolib(*asked).summary["recordings"] == 0  # it may still be written to
+    third = run_emolib(*asked, "--settle-s", "0")
+    assert (third.exit_code, third.summary["recordings"]) == (0, 1)
+    assert_same_rows(tmp_path / "P", undisturbed)
+    assert run_emolib(*asked, "--settle-s", "0").summary["recordings"] == 0
+    pages = sorted((tmp_path / "nights").iterdir())
+    assert len(pages) == 4
+    stored = [json.loads((page / "summary.json").read_text()) for page in pages]
+    assert [each["recordings"] for each in stored] == [first.summary["recordings"], 0, 1, 0]
+    assert (pages[0] / "index.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_night_has_an_order_and_an_end(growing: Path, model: Path, tmp_path: Path) -> None:
+    days = {f"2024-05-{number:02d}": growing / f"2024-05-{number:02d}" for number in range(10, 14)}
+    shutil.rmtree(growing / "2024-05-01", ignore_errors=True)
+    source = next(path for path in growing.rglob("*.wav") if path.stat().st_size > 100_000)
+    data = source.read_bytes()
+    shutil.rmtree(growing)
+    for folder in days.values():
+        folder.mkdir(parents=True)
+        (folder / "a.wav").write_bytes(data)
+    hour = len(data) / 16_000 / 3600
+
+    def planned(*asked: str) -> dict[str, int]:
+        common = ("nightly", growing, "--model", model, "--out", tmp_path / "P", "--settle-s", "0", "--plan")
+        found = run_emolib(*common, *asked).summary
+        return {name: found[name] for name in ("to_score", "left_for_later")}
+
+    assert planned() == {"to_score": 4, "left_for_later": 0}
+    assert planned("--date", "2024-05-11") == {"to_score": 1, "left_for_later": 3}
+    assert planned("--since", "2024-05-12") == {"to_score": 2, "left_for_later": 2}
+    assert planned("--since", "2024-05-13", "--backfill-hours", str(1.5 * hour)) == {"to_score": 2, "left_for_later": 2}
+    assert planned("--limit-hours", str(3.5 * hour)) == {"to_score": 3, "left_for_later": 1}
+    assert not (tmp_path / "P").exists()
+
+
+def test_options_of_a_night_come_from_a_file(growing: Path, model: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "nightly.toml"
+    options = {"archive": str(growing), "model": str(model), "out": str(tmp_path / "P"), "limit_hours": 0.001}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+    settings.write_text("\n".join(["[nightly]", *lines, "workers = 1"]))
+    ended = run_emolib("nightly", "--config", settings, "--plan")
+    assert ended.exit_code == 0
+    assert ended.summary["to_score"] == 1
+
+
+def test_a_day_that_is_none_is_refused(growing: Path, model: Path, tmp_path: Path) -> None:
+    ended = run_emolib("nightly", growing, "--model", model, "--out", tmp_path / "P", "--since", "yesterday")
+    assert ended.exit_code == 2
+    assert "since 'yesterday' found, expected a day" in ended.summary["error"]
+
+
+def test_predictions_that_are_damaged_end_a_night_with_its_code(
+    growing: Path, model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "P")
+    next((out / "windows").rglob("*.parquet")).unlink()
+    for run in archive.ledger.runs(out):  # the archive of the copy
+        config = json.loads((Path(run.folder.path) / "config.json").read_text())
+        (Path(run.folder.path) / "config.json").write_text(json.dumps({**config, "archive": str(growing)}))
+    ended = run_emolib("nightly", growing, "--model", model, "--out", out, "--failure-budget", "1")
+    assert ended.exit_code == 6
+    assert ended.summary["problems"] >= 1
