@@ -49,7 +49,7 @@ def nightly(
     out
         The predictions: a new folder or URL, or those to continue.
     report
-        A folder for the nights' pages and summaries: each night gets a folder of its own in it.
+        A folder for summaries and pages: each night gets a folder of its own in it, and a page if it scored anything.
     date
         Only calls of this day, such as 2026-11-25.
     since
@@ -85,8 +85,8 @@ def nightly(
     code = EXIT_VERIFY if problems else ended.exit_code
     if report is not None:
         folder = resolve(report) / f"{night:%Y-%m-%dT%H%M%S}"
-        if is_predictions(out):
-            summary["page"] = write_site(out, folder)
+        if runs:
+            summary["page"] = write_site(out, folder, runs={run.run_id for run in runs})
             say(f"page: {summary['page']}")
         write_json(folder / "summary.json", {**summary, "exit_code": code})
     return Result(summary, code)

@@ -11,7 +11,7 @@ is its commit: what lies in the other tables without it does not count.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -96,7 +96,7 @@ def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes
     write_bytes(part.path(pred, table), sink.getvalue().to_pybytes())
 
 
-def read(pred: AnyPath, *, table: str, date: str | None = None) -> pd.DataFrame:
+def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection[str] | None = None) -> pd.DataFrame:
     """Read a table of predictions, committed rows only.
 
     Parameters
@@ -107,6 +107,8 @@ def read(pred: AnyPath, *, table: str, date: str | None = None) -> pd.DataFrame:
         ``recordings``, ``channels``, ``windows`` or ``calls``.
     date
         ISO date; None reads all.
+    runs
+        Ids of the runs whose rows are read; None reads all.
 
     Returns
     -------
@@ -124,7 +126,7 @@ def read(pred: AnyPath, *, table: str, date: str | None = None) -> pd.DataFrame:
     require_predictions(pred)
     by_date: dict[str, list[Part]] = {}
     for part in committed(pred):
-        if date is None or part.date == date:
+        if (date is None or part.date == date) and (runs is None or part.run_id in runs):
             by_date.setdefault(part.date, []).append(part)
     if not by_date:
         return schema(table, ()).empty_table().to_pandas().assign(date=pd.Series(dtype=DATE_TYPE))

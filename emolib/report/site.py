@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ _ENOUGH = 20  # calls and speakers, for an interval over them to hold what it sa
 _POLARITIES = ["polarity_negative", "polarity_neutral", "polarity_positive"]
 
 
-def write_site(pred: AnyPath, out: AnyPath) -> str:
+def write_site(pred: AnyPath, out: AnyPath, *, runs: Collection[str] | None = None) -> str:
     """Write the page of some predictions.
 
     Parameters
@@ -30,6 +31,8 @@ def write_site(pred: AnyPath, out: AnyPath) -> str:
         The predictions.
     out
         A new folder.
+    runs
+        Ids of the runs that it tells of; None: all.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def write_site(pred: AnyPath, out: AnyPath) -> str:
         If the folder exists and is not empty, or there are no predictions.
     """
     folder = new_folder(out)
-    tables = {name: archive.read(pred, table=name) for name in ("recordings", "channels", "windows")}
+    tables = {name: archive.read(pred, table=name, runs=runs) for name in ("recordings", "channels", "windows")}
     page = render("page.html.j2", _content(pred, **tables))
     write_bytes(folder / "index.html", page.encode())
     return str(folder / "index.html")

@@ -43,7 +43,9 @@ def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
     assert len(pages) == 4
     stored = [json.loads((page / "summary.json").read_text()) for page in pages]
     assert [each["recordings"] for each in stored] == [first.summary["recordings"], 0, 1, 0]
-    assert (pages[0] / "index.html").read_text().startswith("<!doctype html>")
+    assert [(page / "index.html").exists() for page in pages] == [True, False, True, False]
+    assert late.name in (pages[2] / "index.html").read_text()
+    assert late.name not in (pages[0] / "index.html").read_text()
 
 
 def test_a_night_has_an_order_and_an_end(growing: Path, model: Path, tmp_path: Path) -> None:
