@@ -61,7 +61,7 @@ _COMMANDS = {
 
 app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)
 for _name, _line in _COMMANDS.items():
-    app.command(f"jobs.{_name}:{_name}", name=_name, help=_line)
+    app.command(f"jobs.{_name}:{_name}", name=_name, help=_line, help_format="markdown")
 
 
 @app.meta.default
