@@ -63,13 +63,19 @@ def nightly(
     plan
         Say what would be done, and stop.
     """
+    if limit_hours is not None and backfill_hours >= limit_hours:
+        raise SettingsError(
+            f"{backfill_hours:g} hours of backfill in a limit of {limit_hours:g} found, expected fewer: what is new "
+            "would never be scored"
+        )
     out, began, night = absolute(out), time.monotonic(), datetime.now(UTC)
     choice = Choice(
         date=_day("date", date),
         since=_day("since", since),
         limit_s=math.inf if limit_hours is None else 3600 * limit_hours,
         backfill_s=3600 * backfill_hours,
-        settled_by_s=night.timestamp() - settle_s,
+        now_s=night.timestamp(),
+        settle_s=settle_s,
     )
     task = prepare(archive, out, options, choice)
     if plan:

@@ -294,6 +294,7 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         "listed": len(task.listing),
         **counts,
         "audio_s": round(audio_s, 1),
+        "left_for_later": int((~task.listing["recording_id"].isin(ledger.known(task.out)["recording_id"])).sum()),
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)

@@ -145,12 +145,21 @@ class Channel:
             self._keep(self._windows.push(np.zeros(0, np.float32), last=True))
 
     def _keep(self, cut: Windows) -> None:
-        least_s, times = self._config.min_speech_s, zip(cut.start_s, cut.end_s, strict=True)
-        spoken = np.array([self._speech.speech_s(start_s, end_s) >= least_s for start_s, end_s in times], bool)
+        spoken = np.array(list(map(self._is_spoken, cut.start_s, cut.end_s)), bool)
         self._total += len(spoken)
         if spoken.any():
             self._spoken.append((cut.start_s[spoken], cut.end_s[spoken], cut.valid_frames[spoken]))
             self._pool.add(cut.features[spoken], cut.valid_frames[spoken], self._probabilities.append)
+
+    def _is_spoken(self, start_s: float, end_s: float) -> bool:
+        """Return whether a window has enough speech; half of one that is too short for it is enough."""
+        least_s = min(self._config.min_speech_s, 0.5 * (end_s - start_s))
+        return self._speech.speech_s(start_s, end_s) >= least_s - 1e-9
+
+    @property
+    def role(self) -> Role | None:
+        """Who speaks on it: both parties where a recorder made two channels of one."""
+        return "mixed" if self._role and "dual_mono" in self.flags else self._role
 
     def result(self, code: Code, message: str, *, duration_s: float) -> ChannelResult:
         """Return what became of the channel; the pool must have been flushed.
@@ -164,7 +173,7 @@ class Channel:
         """
         heard = self._speech.finish()
         columns: dict[str, Any] = {
-            "role": self._role,
+            "role": self.role,
             "windows_total": None,
             "windows_scored": 0,
             "windows_abstained": 0,
@@ -176,9 +185,9 @@ class Channel:
             "clipped_share": self._clipped / self._samples if self._samples else None,
             "flags": [*self.flags, *(["dead_channel"] if self._peak < self._least_peak else [])],
         }
-        if self._windows is None:
+        if self._windows is None or not is_scored(self.role, self._config):
             only = ", ".join(self._config.scored_roles or ())
-            message = f"a channel of role {self._role or 'unknown'} found, expected {only}"
+            message = f"a channel of role {self.role or 'unknown'} found, expected {only}"
             return ChannelResult(Code.POLICY, message, heard.speech, columns)
         columns["windows_total"] = self._total
         if not self._total:

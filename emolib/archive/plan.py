@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -69,15 +70,17 @@ class Choice:
         At most so many estimated seconds of sound in all, of the newest days first.
     backfill_s
         So many of them for what else is left, of the oldest days first.
-    settled_by_s
-        Files that were modified later (seconds since 1970) may still be written to, and are left for another run.
+    now_s, settle_s
+        Files that were modified so many seconds around now (since 1970) may still be written to, and are left for
+        another run. Those from the future have a wrong clock.
     """
 
     date: str | None = None
     since: str | None = None
     limit_s: float = math.inf
     backfill_s: float = 0.0
-    settled_by_s: float = math.inf
+    now_s: float = 0.0
+    settle_s: float = 0.0
 
     def take(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows that a run takes.
@@ -94,7 +97,7 @@ class Choice:
         >>> Choice(limit_s=120.0, backfill_s=60.0).take(rows)["date"].tolist()
         ['2024-05-01', '2024-05-03']
         """
-        rows = rows[~(rows["modified_s"] > self.settled_by_s)]  # it is not a number where nobody knows
+        rows = rows[~((rows["modified_s"] - self.now_s).abs() < self.settle_s)]  # not a number where nobody knows
         if self.date is not None:
             rows = rows[rows["date"] == self.date]
         newest = rows.sort_values(["date", "uri"], ascending=[False, True])
@@ -109,8 +112,7 @@ def _up_to(rows: pd.DataFrame, seconds: float) -> pd.DataFrame:
     """Return the first rows that last so long together; the first one even if it lasts longer by itself."""
     if not seconds:
         return rows[:0]
-    before = rows["estimated_s"].cumsum() - rows["estimated_s"]
-    return rows[(before + rows["estimated_s"] <= seconds) | (before == 0)]
+    return rows[(rows["estimated_s"].cumsum() <= seconds) | (np.arange(len(rows)) == 0)]
 
 
 def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
@@ -176,7 +178,7 @@ def plan(
     new = listing[~listing["recording_id"].isin(known["recording_id"])]
     calls = [call_of(*row) for row in zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)]
     rows = new.assign(
-        date=[call.date for call in calls],
+        date=pd.Series([call.date for call in calls], new.index, object),
         date_source=[call.date_source for call in calls],
         call_id=[call.call_id for call in calls],
         estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],

@@ -167,11 +167,18 @@ def _other(heard: Mapping[str, _Spans], party: str) -> _Spans:
 
 
 def _floor(heard: Mapping[str, _Spans]) -> list[tuple[str, int, int]]:
-    """Return who had the floor from when to when: turns in order, those of one party in a row joined."""
+    """Return who had the floor from when to when: turns in order, those of one party in a row joined.
+
+    What is said wholly within a turn of the other ("mhm") takes no floor.
+    """
     held: list[tuple[str, int, int]] = []
-    for start, end, party in sorted(
-        (int(start), int(end), who) for who, turns in heard.items() for start, end in turns
-    ):
+    taken = [
+        (int(start), int(end), party)
+        for party, turns in heard.items()
+        for start, end in turns
+        if not ((_other(heard, party)[:, 0] < start) & (_other(heard, party)[:, 1] > end)).any()
+    ]
+    for start, end, party in sorted(taken):
         if held and held[-1][0] == party:
             held[-1] = (party, held[-1][1], end)
         else:

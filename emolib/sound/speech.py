@@ -15,6 +15,8 @@ import scipy.signal
 import webrtcvad
 from numpy.typing import NDArray
 
+from emolib.errors import SettingsError
+
 FRAME_S = 0.03
 VERSION = 1
 """Raised whenever something else is found in the same sound: rows of two versions don't stand in one table."""
@@ -35,7 +37,7 @@ _PEAK = ("lower_hz", "higher_hz", "level_db", "how much more the louder one has"
 _DTMF_LOW_HZ, _DTMF_HIGH_HZ = (697.0, 770.0, 852.0, 941.0), (1209.0, 1336.0, 1477.0, 1633.0)
 _DTMF_SHARE, _DTMF_HZ, _DTMF_TWIST = 0.018, 10.0, 10.0  # the louder of the two has at most ten times the energy
 
-_MOST_DB = 90.0  # of a signal-to-noise ratio: more than 16 bits can say
+_NOTHING = 1e-9  # of power, -90 dBFS: less than 16 bits can say, a recorder wrote zeros
 _FEWEST_FRAMES = 10  # to say anything of speech or noise: 0.3 s
 # The highest frequency that carries speech: the long-term spectrum lies above its maximum less this.
 _BAND_DB = 45.0
@@ -53,7 +55,8 @@ class ChannelSpeech:
     level_dbfs
         RMS level of the speech; None where there is next to none.
     snr_db
-        Its signal-to-noise ratio: noise is the median frame without speech. None where there is too little of one.
+        Its signal-to-noise ratio: noise is the median frame without speech that is no digital silence. None where there
+        is too little of one.
     bandwidth_hz
         Highest frequency that carries speech; None where there is next to none.
     """
@@ -85,6 +88,11 @@ class SpeechStream:
     min_level_dbfs
         A frame whose RMS level lies below is silence.
 
+    Raises
+    ------
+    SettingsError
+        If 30 ms are no whole number of samples.
+
     Examples
     --------
     >>> stream = SpeechStream(8000, min_level_dbfs=-60.0)
@@ -96,6 +104,11 @@ class SpeechStream:
     def __init__(self, sampling_rate: int, *, min_level_dbfs: float) -> None:
         self._rate = sampling_rate
         self._frame = round(sampling_rate * FRAME_S)
+        if abs(self._frame - sampling_rate * FRAME_S) > 1e-6:
+            raise SettingsError(
+                f"a sampling rate of {sampling_rate} Hz found, expected one of which 30 ms are whole samples, such as "
+                "8000, 16000 or 44100"
+            )
         self._detector_rate = sampling_rate if sampling_rate in _RATES else 16_000
         self._detector = webrtcvad.Vad(_AGGRESSIVENESS)
         self._least_power = 10 ** (min_level_dbfs / 10)
@@ -143,8 +156,9 @@ class SpeechStream:
         if speech.sum() >= _FEWEST_FRAMES:
             loud = float(power[speech].mean())
             level_dbfs, bandwidth_hz = 10 * float(np.log10(loud)), self._bandwidth_hz()
-            if (~speech & ~tone).sum() >= _FEWEST_FRAMES:
-                noise = max(float(np.median(power[~speech & ~tone])), loud * 10 ** (-_MOST_DB / 10))
+            quiet = power[~speech & ~tone & (power > _NOTHING)]
+            if len(quiet) >= _FEWEST_FRAMES:
+                noise = float(np.median(quiet))
                 snr_db = 10 * float(np.log10(max(loud - noise, 1e-3 * noise) / noise))
         return ChannelSpeech(speech, tone, level_dbfs, snr_db, bandwidth_hz)
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emolib.archive.plan import LISTING_COLUMNS, PLAN_SCHEMA, plan
+from emolib.archive.plan import LISTING_COLUMNS, PLAN_SCHEMA, Choice, plan
 from emolib.errors import SettingsError
 from emolib.sound.manifest import recording_id
 
@@ -48,3 +48,11 @@ def test_two_spellings_of_one_name_are_refused() -> None:
     listing = _listing({"caf\u00e9.wav": (1, 0.0), "cafe\u0301.wav": (1, 0.0)})
     with pytest.raises(SettingsError, match="NFC"):
         plan(listing, listing[:0], block_s=60)
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(), Choice(date="2024-05-01"), Choice(since="2024-05-01"), Choice(limit_s=60.0, backfill_s=30.0)]
+)
+def test_where_nothing_is_new_nothing_is_chosen(choice: Choice) -> None:
+    listing = pd.DataFrame([("a", "2024-05-01/a.wav", "1", 960_000, 0.0)], columns=LISTING_COLUMNS)
+    assert plan(listing, listing, block_s=600.0, choice=choice).empty

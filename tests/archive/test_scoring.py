@@ -92,6 +92,7 @@ def test_tones_and_twins_and_dead_channels(archive: Path, score: Any) -> None:
     assert rows.channels[0]["tone_s"] > 7
     assert [channel["flags"] for channel in rows.channels] == [[], []]
     assert [channel["flags"] for channel in score("2024-05-04/twins.wav").channels] == [["dual_mono"], ["dual_mono"]]
+    assert _codes(score("2024-05-04/twins.wav", channels=STEREO)) == ("policy", ["policy", "policy"])
     assert [channel["flags"] for channel in score("2024-05-04/dead.wav").channels] == [["dead_channel"], []]
 
 

@@ -45,6 +45,12 @@ def test_an_interruption_takes_the_floor_and_yes_does_not() -> None:
     assert call(said((3.3, 18)), customer).interruptions["agent"] == 0  # both began at once
 
 
+def test_a_backchannel_takes_no_floor() -> None:
+    found = call(said((0, 3), (3.6, 6.6)), said((1.2, 1.5)))
+    assert found.latencies_s == {"agent": (), "customer": ()}
+    assert found.monologue_s["agent"] == pytest.approx(6.6)
+
+
 def test_a_monologue_ends_where_the_other_begins() -> None:
     found = call(said((3, 6), (9, 15), (30, 33)), said((21, 24)))
     assert found.monologue_s == {"agent": pytest.approx(12), "customer": pytest.approx(3)}

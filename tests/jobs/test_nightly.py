@@ -34,7 +34,8 @@ def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
     assert (first.exit_code, first.summary["problems"]) == (0, 0)
     shutil.move(tmp_path / "late.wav", late)
     os.utime(late)
-    assert run_emolib(*asked).summary["recordings"] == 0  # it may still be written to
+    unsettled = run_emolib(*asked, "--since", "2024-01-01").summary
+    assert (unsettled["recordings"], unsettled["left_for_later"]) == (0, 1)  # it may still be written to
     third = run_emolib(*asked, "--settle-s", "0")
     assert (third.exit_code, third.summary["recordings"]) == (0, 1)
     assert_same_rows(tmp_path / "P", undisturbed)
@@ -69,6 +70,9 @@ def test_a_night_has_an_order_and_an_end(growing: Path, model: Path, tmp_path: P
     assert planned("--since", "2024-05-12") == {"to_score": 2, "left_for_later": 2}
     assert planned("--since", "2024-05-13", "--backfill-hours", str(1.5 * hour)) == {"to_score": 2, "left_for_later": 2}
     assert planned("--limit-hours", str(3.5 * hour)) == {"to_score": 3, "left_for_later": 1}
+    os.utime(days["2024-05-10"] / "a.wav", (time.time() + 1e8,) * 2)
+    common = ("nightly", growing, "--model", model, "--out", tmp_path / "P", "--settle-s", "300", "--plan")
+    assert run_emolib(*common).summary["to_score"] == 1  # the others were just written; that clock is wrong
     assert not (tmp_path / "P").exists()
 
 
@@ -80,6 +84,13 @@ def test_options_of_a_night_come_from_a_file(growing: Path, model: Path, tmp_pat
     ended = run_emolib("nightly", "--config", settings, "--plan")
     assert ended.exit_code == 0
     assert ended.summary["to_score"] == 1
+
+
+def test_backfill_that_leaves_nothing_for_the_new_is_refused(growing: Path, model: Path, tmp_path: Path) -> None:
+    asked = ("--limit-hours", "1", "--backfill-hours", "1")
+    ended = run_emolib("nightly", growing, "--model", model, "--out", tmp_path / "P", *asked)
+    assert ended.exit_code == 2
+    assert "would never be scored" in ended.summary["error"]
 
 
 def test_a_day_that_is_none_is_refused(growing: Path, model: Path, tmp_path: Path) -> None:

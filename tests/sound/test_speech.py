@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
+from emolib.errors import SettingsError
 from emolib.sound import audio
 from emolib.sound.speech import FRAME_S, ChannelSpeech, SpeechStream
 from emolib.sound.synthetic import utterance, voice
@@ -83,6 +84,19 @@ def test_signal_to_noise_ratio(noise: float) -> None:
     assert found.level_dbfs is not None
     assert found.snr_db == pytest.approx(found.level_dbfs - 20 * np.log10(noise), abs=1.5)
     assert found.speech[times < 1.9].mean() < 0.05
+
+
+def test_zeros_of_a_recorder_are_no_noise() -> None:
+    signal = spoken(noise=1e-2)
+    signal[:8000] = signal[-12_000:] = 0.0
+    found = heard(signal)
+    assert found.snr_db is not None
+    assert found.snr_db < 30
+
+
+def test_a_rate_without_whole_frames_is_refused() -> None:
+    with pytest.raises(SettingsError, match="sampling rate of 22050"):
+        SpeechStream(22_050, min_level_dbfs=-60.0)
 
 
 def test_bandwidth_is_that_of_the_telephone_in_a_file_of_more() -> None:
