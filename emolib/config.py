@@ -223,8 +223,8 @@ class ScoringConfig(Settings):
     min_level_dbfs
         A moment whose RMS level lies below is silence, whoever may be heard in it.
     min_speech_s
-        A window with fewer seconds of speech is not scored (see `emolib.sound.speech`); half of a shorter one is
-        enough.
+        A window with fewer seconds of speech is not scored (see `emolib.sound.speech`); one that is too short for
+        it must be full of speech.
     expose_gender
         Keep the gender in the labels of a task that has it (`emotion2`).
     headerless

@@ -19,12 +19,15 @@ from emolib.config import Role, ScoringConfig
 from emolib.errors import Code
 from emolib.features.windows import Windows, WindowStream
 from emolib.learning.bundle import ModelBundle
-from emolib.sound.speech import SpeechStream
+from emolib.sound.speech import FRAME_S, SpeechStream
 
 # The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
 _FULL_SCALE = 0.98
 # Two channels with the same sound differ by 40 dB less than they hold; more channels than this are not compared.
 _SAME, _MOST_COMPARED = 1e-4, 8
+
+# What lies at the two ends of a window outside the pairs of frames that lie wholly in it, at most.
+_UNSURE_S = 4 * FRAME_S
 
 _Deliver = Callable[[NDArray[np.float32]], None]
 
@@ -152,8 +155,8 @@ class Channel:
             self._pool.add(cut.features[spoken], cut.valid_frames[spoken], self._probabilities.append)
 
     def _is_spoken(self, start_s: float, end_s: float) -> bool:
-        """Return whether a window has enough speech; half of one that is too short for it is enough."""
-        least_s = min(self._config.min_speech_s, 0.5 * (end_s - start_s))
+        """Return whether a window has enough speech; one that is too short for that must be full of it."""
+        least_s = min(self._config.min_speech_s, end_s - start_s - _UNSURE_S)
         return self._speech.speech_s(start_s, end_s) >= least_s - 1e-9
 
     @property

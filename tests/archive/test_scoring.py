@@ -96,6 +96,13 @@ def test_tones_and_twins_and_dead_channels(archive: Path, score: Any) -> None:
     assert [channel["flags"] for channel in score("2024-05-04/dead.wav").channels] == [["dead_channel"], []]
 
 
+def test_the_shortest_recording_is_scored_if_it_is_speech(archive: Path, score: Any) -> None:
+    write_call(archive / "2024-05-04/word.wav", voice(6, seed=8)[3200:6480])
+    write_call(archive / "2024-05-04/rest.wav", np.full(3280, 1e-5, np.float32), subtype="PCM_16")
+    assert score("2024-05-04/word.wav").recording["code"] == "ok"
+    assert score("2024-05-04/rest.wav").recording["code"] == "no_speech"
+
+
 def test_more_speech_may_be_asked_of_a_window(score: Any) -> None:
     some, more = (score("2024-05-01/0.wav", min_speech_s=least).channels[0] for least in (0.4, 3.9))
     assert some["windows_total"] == more["windows_total"]
