@@ -90,7 +90,7 @@ def nightly(
     summary = {**ended.summary, "night": night.isoformat(timespec="seconds"), "problems": len(problems), "page": None}
     code = EXIT_VERIFY if problems else ended.exit_code
     if report is not None:
-        folder = resolve(report) / f"{night:%Y-%m-%dT%H%M%S}"
+        folder = resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
         if runs:
             summary["page"] = write_site(out, folder, runs={run.run_id for run in runs})
             say(f"page: {summary['page']}")
