@@ -156,7 +156,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    rates, new = ledger.byte_rates(out), listing[~listing["recording_id"].isin(ledger.known(out)["recording_id"])]
+    rates, new, choice = ledger.byte_rates(out), _without_row(listing, out), choice or Choice()
     total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(new["uri"], new["size"], strict=True))
     config = ledger.run_config(
         bundle,
@@ -164,11 +164,16 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         archive=archive,
         scoring=scoring,
         batch=options.batch,
-        block_s=block_s or _block_s(total_s),
+        block_s=block_s or _block_s(min(total_s, choice.limit_s)),
     )
     ledger.check_out(out, config)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
-    return Task(out, listing, config, where, choice or Choice())
+    return Task(out, listing, config, where, choice)
+
+
+def _without_row(listing: pd.DataFrame, out: str) -> pd.DataFrame:
+    """Return the listed recordings that have no row yet."""
+    return listing[~listing["recording_id"].isin(ledger.known(out)["recording_id"])]
 
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
@@ -195,9 +200,7 @@ def show_plan(task: Task, *, job: str) -> Result:
     """Say what would be done."""
     open_runs = ledger.open_runs(task.out)
     planned = task.plan()
-    without_row = len(task.listing) - int(
-        task.listing["recording_id"].isin(ledger.known(task.out)["recording_id"]).sum()
-    )
+    without_row = len(_without_row(task.listing, task.out))
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
     table(
@@ -294,7 +297,7 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         "listed": len(task.listing),
         **counts,
         "audio_s": round(audio_s, 1),
-        "left_for_later": int((~task.listing["recording_id"].isin(ledger.known(task.out)["recording_id"])).sum()),
+        "left_for_later": len(_without_row(task.listing, task.out)),
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
