@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from emolib.errors import SettingsError
 
@@ -250,6 +250,21 @@ class ScoringConfig(Settings):
         if not self.channels:
             return None
         return self.roles or ("customer",)
+
+
+class Limits(Settings):
+    """What scoring a recording may cost before it is given up; changes no row of the others.
+
+    Parameters
+    ----------
+    recording_s
+        Seconds; a long recording may take a tenth of its duration where that is more.
+    recording_memory
+        Memory that its process may ask for, such as ``"2GiB"`` (on Linux).
+    """
+
+    recording_s: float = Field(default=300.0, gt=0)
+    recording_memory: ByteSize = Field(default=ByteSize(2 * 2**30), ge=2**28)
 
 
 def parse_headerless(text: str) -> dict[str, HeaderlessFormat]:

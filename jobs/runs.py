@@ -13,10 +13,11 @@ import pandas as pd
 from cyclopts import Parameter
 
 from emolib.archive import ledger
+from emolib.archive.isolation import score_apart
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice, estimate_s, listing_table, plan as plan_recordings
-from emolib.archive.scoring import load_bundle, score_block
-from emolib.config import ScoringConfig, parse, parse_headerless
+from emolib.archive.scoring import load_bundle
+from emolib.config import Limits, ScoringConfig, parse, parse_headerless
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
@@ -65,6 +66,11 @@ class Options:
         Seconds of audio of one task; chosen by the size of the archive if not given.
     batch
         Windows that the model sees at once; changes no number.
+    recording_s
+        Seconds that a recording may take, or a tenth of its duration where that is more; then it is given up as
+        `timeout`. Recordings take far less.
+    recording_memory
+        Memory that scoring a recording may take; one that takes more is `killed`.
     failure_budget
         Share of recordings that may fail before the exit code is 1.
     """
@@ -80,6 +86,8 @@ class Options:
     headerless: str | None = None
     block_s: float | None = None
     batch: int = 64
+    recording_s: float = 300.0
+    recording_memory: str = "2GiB"
     failure_budget: FailureBudget = 0.05
     cluster: ClusterOption = None
     workers: WorkersOption = None
@@ -165,6 +173,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         scoring=scoring,
         batch=options.batch,
         block_s=block_s or _block_s(min(total_s, choice.limit_s)),
+        limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
     )
     ledger.check_out(out, config)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
@@ -255,7 +264,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
     lost = []
     with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
-        for ended in fan_out(client, score_block, blocks):
+        for ended in fan_out(client, score_apart, blocks):
             lock.check()
             progress.advance(ended.block.audio_s)
             if not isinstance(ended, Done):

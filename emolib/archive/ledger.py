@@ -1,8 +1,9 @@
 """Runs: what was planned under which settings, and how much of it is done.
 
 A run lies in ``PRED/_runs/<run_id>/``: ``config.json``, ``plan/part-00000.parquet`` and so on, ``plan.json``, which is
-written last and says that the plan is stored, and ``summary.json`` once the run is closed. What is done is not written
-down anywhere: the `recordings` parts that exist say it.
+written last and says that the plan is stored, ``verdicts/000007.json`` for a block with a recording that killed or held
+up its scorer, and ``summary.json`` once the run is closed. What is done is not written down anywhere: the `recordings`
+parts that exist say it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -26,7 +27,7 @@ from emolib.archive.lock import LOCK_NAME
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_predictions, part_of, scan
 from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
-from emolib.config import ScoringConfig, Settings, differences, fingerprint, parse
+from emolib.config import Limits, ScoringConfig, Settings, differences, fingerprint, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.sound.speech import VERSION
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
 _RUNS_TO_LEARN_FROM = 10
+
+
+class Verdict(NamedTuple):
+    """Why a recording gets no other outcome than this."""
+
+    code: Code
+    message: str
 
 
 class RunConfig(Settings):
@@ -58,6 +66,8 @@ class RunConfig(Settings):
         [label]``, the last label: none. For estimates of how frequent the classes are (see `emolib.archive.mixture`).
     batch
         Windows that the model sees at once; changes no number.
+    limits
+        Of what a recording may cost.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -73,6 +83,7 @@ class RunConfig(Settings):
     batch: int
     block_s: float
     max_recordings: int
+    limits: Limits = Limits()
 
 
 def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
@@ -113,6 +124,7 @@ def run_config(
     batch: int = 64,
     block_s: float = 3600.0,
     max_recordings: int = 1000,
+    limits: Limits | None = None,
 ) -> RunConfig:
     """Return the settings of a run that scores an archive with a model.
 
@@ -146,6 +158,7 @@ def run_config(
         batch=batch,
         block_s=block_s,
         max_recordings=max_recordings,
+        limits=limits or Limits(),
     )
 
 
@@ -269,6 +282,19 @@ class Run:
         rows = self._plan_dataset(block).to_table(filter=ds.field("block") == block)
         return [PlannedRecording(**row) for row in rows.to_pylist()]
 
+    def verdicts(self, block: int) -> dict[str, Verdict]:
+        """Return by ``recording_id`` the recordings of a block that are not to be heard again, and why."""
+        try:
+            stored = read_json(self._verdicts(block))
+        except FileNotFoundError:
+            return {}
+        return {name: Verdict(Code(each["code"]), each["message"]) for name, each in stored.items()}
+
+    def judge(self, block: int, verdicts: Mapping[str, Verdict]) -> None:
+        """Store verdicts on recordings of a block, beside those that there are."""
+        known = self.verdicts(block) | dict(verdicts)
+        write_json(self._verdicts(block), {name: verdict._asdict() for name, verdict in sorted(known.items())})
+
     def blocks(self) -> pd.DataFrame:
         """Return one row per block: block, date, recordings (their number) and estimated_s."""
         return (
@@ -349,6 +375,9 @@ class Run:
         self.sweep()
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         write_json(self.folder / "summary.json", {**summary, **facts})
+
+    def _verdicts(self, block: int) -> UPath:
+        return self.folder / "verdicts" / f"{block:06d}.json"
 
     def _plan_dataset(self, block: int | None) -> ds.Dataset:
         paths = [

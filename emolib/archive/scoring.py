@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from emolib.archive.aggregates import (
     labels_of,
 )
 from emolib.archive.calls import channel_roles
-from emolib.archive.ledger import Run, RunConfig
+from emolib.archive.ledger import Run, RunConfig, Verdict
 from emolib.archive.listening import Channel, Twins, WindowPool
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.predictions import Part, filesystem, write_part
@@ -81,15 +81,25 @@ class BlockResult:
     seconds: float
 
 
-def score_block(pred: str, run_id: str, block: int) -> BlockResult:
+Begins = Callable[[PlannedRecording | None], None]
+
+
+def score_block(
+    pred: str, run_id: str, block: int, *, alone: str | None = None, begins: Begins | None = None
+) -> BlockResult:
     """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
 
-    May run twice, and at once: both write the same. A block that is committed is left as it is.
+    May run twice, and at once: both write the same. A block that is committed is left as it is. A recording on which
+    there is a verdict gets that for an outcome, unheard.
 
     Parameters
     ----------
     pred
         Folder or URL of the predictions.
+    alone
+        Score only this recording of the block, and write nothing: to see whether it can be done.
+    begins
+        See `score_recordings`.
 
     Raises
     ------
@@ -104,11 +114,21 @@ def score_block(pred: str, run_id: str, block: int) -> BlockResult:
     part = Part(planned[0].date, run_id, block)
     if part.path(pred, "recordings").exists():
         return _committed(pred, part, started)
-    config = run.config
-    bundle = load_bundle(config.model, config.model_id)
-    rows = score_recordings(config.archive, planned, bundle=bundle, config=config.scoring, batch=config.batch)
-    for table, written in _tables(rows, run_id, config).items():
-        write_part(pred, table, part, written, classes=config.classes)
+    config, verdicts = run.config, run.verdicts(block)
+    if alone is not None:
+        planned, verdicts = [each for each in planned if each.recording_id == alone], {}
+    rows = score_recordings(
+        config.archive,
+        planned,
+        bundle=load_bundle(config.model, config.model_id),
+        config=config.scoring,
+        batch=config.batch,
+        verdicts=verdicts,
+        begins=begins,
+    )
+    if alone is None:
+        for table, written in _tables(rows, run_id, config).items():
+            write_part(pred, table, part, written, classes=config.classes)
     return BlockResult(
         block=block,
         recordings=len(rows),
@@ -141,7 +161,14 @@ def load_bundle(path: str, model_id: str) -> ModelBundle:
 
 
 def score_recordings(
-    root: AnyPath, planned: Sequence[PlannedRecording], *, bundle: ModelBundle, config: ScoringConfig, batch: int = 64
+    root: AnyPath,
+    planned: Sequence[PlannedRecording],
+    *,
+    bundle: ModelBundle,
+    config: ScoringConfig,
+    batch: int = 64,
+    verdicts: Mapping[str, Verdict] | None = None,
+    begins: Begins | None = None,
 ) -> list[RecordingRows]:
     """Score some recordings; one that cannot be read is a row with a code, never an exception.
 
@@ -155,6 +182,10 @@ def score_recordings(
         Folder or URL of the archive.
     batch
         Windows that the model sees at once; changes no number.
+    verdicts
+        By ``recording_id``, those that are not to be heard and what they get instead.
+    begins
+        Told which recording is listened to next, and None after the last one.
 
     Returns
     -------
@@ -167,7 +198,16 @@ def score_recordings(
         If the settings do not fit the model.
     """
     pool = WindowPool(bundle, batch=batch)
-    heard = [_listen(root, each, bundle=bundle, config=config, pool=pool) for each in planned]
+    heard = []
+    for each in planned:
+        if verdicts and (verdict := verdicts.get(each.recording_id)):
+            heard.append(_Heard(each, verdict.code, verdict.message))
+            continue
+        if begins is not None:
+            begins(each)
+        heard.append(_listen(root, each, bundle=bundle, config=config, pool=pool))
+    if begins is not None:
+        begins(None)
     pool.flush()
     labels = labels_of(bundle, config)
     return [_rows(each, labels) for each in heard]

@@ -1,0 +1,205 @@
+"""Blocks scored in a process apart, so that a recording that kills, hangs or starves it costs no other its row.
+
+    worker: score_apart ──pipe──▶ scorer: serve ──▶ score_block
+
+A scorer says which recording it begins with. Where it dies, or is silent for too long, a new one tries that recording
+alone. If that ends as badly, the block is scored again without it, and it is `killed` or `timeout`. So a worker never
+dies of a recording; one that dies was taken away by the machine or its owner.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from multiprocessing.connection import Connection, Pipe
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from emolib.archive.ledger import Run, Verdict
+from emolib.archive.plan import PlannedRecording
+from emolib.archive.scoring import BlockResult, score_block
+from emolib.errors import Code, EmolibError
+
+# Whoever fails so often at one recording that can be scored alone, or between recordings, will fail again.
+_FAILURES = 3
+# However slow a machine is, sound is scored at many times the speed at which it was spoken.
+_SLOWEST = 10.0
+
+_SERVE = "from emolib.archive.isolation import serve; serve({descriptor})"
+
+
+class _Request(NamedTuple):
+    """What a scorer is asked for: a block, or one recording of it to see whether it can be done."""
+
+    pred: str
+    run_id: str
+    block: int
+    verdicts: Mapping[str, Verdict]
+    alone: str | None = None
+
+
+class _At(NamedTuple):
+    """What a scorer begins with: a recording, that may take so long, or what takes as long as it takes."""
+
+    recording_id: str | None = None
+    limit_s: float | None = None
+
+
+class _FailedError(Exception):
+    """A scorer died, was silent for too long, or met what nobody foresaw."""
+
+    def __init__(self, at: _At, verdict: Verdict) -> None:
+        super().__init__(f"{verdict.message} (at {at.recording_id or 'no recording'})")
+        self.recording_id = at.recording_id
+        self.verdict = verdict
+
+
+def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
+    """Score a block of a stored run like `emolib.archive.scoring.score_block`, whatever its recordings do.
+
+    The scorer is started with the first block of a thread, and ends with its process.
+
+    Raises
+    ------
+    EmolibError
+        What `score_block` raises.
+    RuntimeError
+        If scorers fail between recordings, or again and again at one that can be scored alone.
+    """
+    verdicts: dict[str, Verdict] = {}
+    failures: Counter[str | None] = Counter()
+    while True:
+        try:
+            return _ask(_Request(pred, run_id, block, verdicts))
+        except _FailedError as failed:
+            suspect = failed.recording_id
+            failures[suspect] += 1
+            if failures[suspect] == _FAILURES:
+                raise RuntimeError(str(failed)) from failed
+        if suspect is not None:
+            try:
+                _ask(_Request(pred, run_id, block, {}, alone=suspect))
+            except _FailedError as failed:
+                verdicts[suspect] = failed.verdict
+
+
+def serve(descriptor: int) -> None:
+    """Answer what is asked through a pipe until it is closed. What a scorer runs."""
+    pipe, asked = Connection(descriptor), SimpleQueue[_Request]()
+    threading.Thread(target=_receive, args=(pipe, asked), daemon=True).start()
+    while True:
+        request = asked.get()
+        try:
+            answer = _answer(request, pipe)
+        except EmolibError as error:
+            pipe.send(error)
+        except Exception as error:  # whatever a recording, or what lies under it, can raise
+            pipe.send(Verdict(Code.KILLED, f"{type(error).__name__}: {error}"))
+        else:
+            pipe.send(answer)
+
+
+def _receive(pipe: Connection, asked: SimpleQueue[_Request]) -> None:
+    """Take requests at any time, so that the end of whoever asks is the scorer's end, whatever it is at."""
+    try:
+        while True:
+            asked.put(pipe.recv())
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _answer(request: _Request, pipe: Connection) -> BlockResult:
+    run = Run.open(request.pred, request.run_id)
+    limits = run.config.limits
+    if sys.platform == "linux":  # elsewhere there is no such limit, or it counts what is only reserved as well
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        soft = limits.recording_memory if hard == resource.RLIM_INFINITY else min(limits.recording_memory, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    if request.verdicts:
+        run.judge(request.block, request.verdicts)
+
+    def begins(recording: PlannedRecording | None) -> None:
+        if recording is None:
+            pipe.send(_At())
+        else:
+            pipe.send(_At(recording.recording_id, max(limits.recording_s, recording.estimated_s / _SLOWEST)))
+
+    return score_block(request.pred, request.run_id, request.block, alone=request.alone, begins=begins)
+
+
+class _Scorer:
+    """A process that scores, seen from the worker."""
+
+    def __init__(self) -> None:
+        self._pipe, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SERVE.format(descriptor=theirs.fileno())],
+                env={**os.environ, "PYTHONPATH": _python_path()},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a library says there is no result
+                start_new_session=True,  # Ctrl-C is for the driver
+            )
+
+    def ask(self, request: _Request) -> BlockResult:
+        """Return what it answers, or raise what it raised."""
+        at, since = _At(), time.monotonic()
+        try:
+            self._pipe.send(request)
+            while True:
+                left_s = None if at.limit_s is None else max(0.0, since + at.limit_s - time.monotonic())
+                if not self._pipe.poll(left_s):
+                    raise _FailedError(at, Verdict(Code.TIMEOUT, f"not done within {at.limit_s:.0f} s, alone neither"))
+                answer = self._pipe.recv()
+                if isinstance(answer, BlockResult):
+                    return answer
+                if isinstance(answer, EmolibError):
+                    raise answer
+                if isinstance(answer, Verdict):
+                    raise _FailedError(at, answer)
+                at, since = answer, time.monotonic()
+        except (EOFError, OSError) as error:
+            died = _ending(self._process.wait())
+            raise _FailedError(at, Verdict(Code.KILLED, f"its process {died}, alone as well")) from error
+
+    def close(self) -> None:
+        """End it, whatever it is at."""
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+
+_of_thread = threading.local()
+
+
+def _ask(request: _Request) -> BlockResult:
+    """Ask this thread's scorer, a new one where there is none or the last one failed."""
+    if not hasattr(_of_thread, "scorer"):
+        _of_thread.scorer = _Scorer()
+    scorer: _Scorer = _of_thread.scorer
+    try:
+        return scorer.ask(request)
+    except _FailedError:
+        del _of_thread.scorer
+        scorer.close()
+        raise
+
+
+def _python_path() -> str:
+    """Return where a new process finds what this one finds."""
+    given = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    return os.pathsep.join([*given, *sys.path])
+
+
+def _ending(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with {returncode}"
+    return f"died of {signal.Signals(-returncode).name}"

@@ -1,0 +1,78 @@
+"""Recordings that abort, hang, starve or surprise whoever scores them: an outcome each, and every other one is scored."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emolib import archive
+from tests.jobs.conftest import run_emolib
+
+# What Python runs first in every process whose path has it: some recordings do to their decoder what their name says.
+_INJECTED = """
+import os, time
+import numpy as np
+from emolib.sound import audio
+
+stream = audio.stream
+
+def injected(place, **named):
+    if place.name.startswith("abort"):
+        os.abort()
+    if place.name.startswith("sleep"):
+        time.sleep(10_000)
+    if place.name.startswith("starve"):
+        np.ones(64 * 2**30, np.uint8)
+    if place.name.startswith("surprise"):
+        raise KeyError("nobody thought of this")
+    if place.name.startswith("once") and not os.path.exists(f"{place}.seen"):
+        open(f"{place}.seen", "w").close()
+        os.kill(os.getpid(), 9)
+    return stream(place, **named)
+
+audio.stream = injected
+"""
+
+
+@pytest.fixture
+def injected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "injected").mkdir()
+    (tmp_path / "injected/sitecustomize.py").write_text(_INJECTED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "injected"), prepend=":")
+
+
+@pytest.mark.usefixtures("injected")
+def test_a_recording_that_kills_hangs_or_starves_its_scorer_costs_no_other_its_row(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, place = tmp_path / "calls", tmp_path / "P"
+    shutil.copytree(calls, folder)
+    some = sorted(folder.rglob("*.wav"))[0]
+    for name in ("abort", "sleep", "starve", "surprise", "once"):
+        shutil.copy(some, some.with_name(f"{name}.wav"))
+    common = ("score", folder, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
+    ended = run_emolib(*common, "--recording-s", "5")
+    assert (ended.exit_code, ended.summary["recordings"]) == (0, 18)
+    rows = archive.read(place, table="recordings").assign(name=lambda rows: rows["uri"].map(lambda uri: Path(uri).stem))
+    rows = rows.set_index("name")
+    assert rows.loc[["abort", "sleep", "starve", "surprise", "once"], "code"].tolist() == [
+        "killed",
+        "timeout",
+        "killed",
+        "killed",
+        "ok",
+    ]
+    assert rows.loc["abort", "message"] == "its process died of SIGABRT, alone as well"
+    assert "64.0 GiB" in rows.loc["starve", "message"]
+    assert run_emolib("verify", place).exit_code == 0
+    for table in ("recordings", "channels", "windows"):
+        expected = archive.read(undisturbed, table=table)
+        found = archive.read(place, table=table)
+        shared = found[found["recording_id"].isin(expected["recording_id"])].reset_index(drop=True)
+        left_out = ["run_id", "attempts", "version", "message"]
+        pd.testing.assert_frame_equal(
+            shared.drop(columns=left_out, errors="ignore"), expected.drop(columns=left_out, errors="ignore")
+        )
