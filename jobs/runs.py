@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
@@ -15,7 +15,8 @@ from cyclopts import Parameter
 from emolib.archive import ledger
 from emolib.archive.isolation import score_apart
 from emolib.archive.lock import Lock
-from emolib.archive.plan import Choice, estimate_s, listing_table, plan as plan_recordings
+from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as plan_recordings
+from emolib.archive.rewriting import make_room
 from emolib.archive.scoring import load_bundle
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
@@ -71,6 +72,9 @@ class Options:
         `timeout`. Recordings take far less.
     recording_memory
         Memory that scoring a recording may take; one that takes more is `killed`.
+    retry
+        Codes to try once more, such as killed,corrupt, however often they were tried. Without it recordings are scored
+        again if their file changed, and up to three times if they were unreadable, missing, changed or timed out.
     failure_budget
         Share of recordings that may fail before the exit code is 1.
     """
@@ -88,6 +92,7 @@ class Options:
     batch: int = 64
     recording_s: float = 300.0
     recording_memory: str = "2GiB"
+    retry: str | None = None
     failure_budget: FailureBudget = 0.05
     cluster: ClusterOption = None
     workers: WorkersOption = None
@@ -131,6 +136,10 @@ class Task:
     where: ClusterConfig
     choice: Choice
 
+    def left(self) -> int:
+        """Return how many listed recordings are to be scored, or tried again, by a later run."""
+        return len(due(self.listing, ledger.known(self.out)))
+
     def plan(self) -> pd.DataFrame:
         """Return the plan of a run that would begin now."""
         known, rates = ledger.known(self.out), ledger.byte_rates(self.out)
@@ -164,8 +173,9 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    rates, new, choice = ledger.byte_rates(out), _without_row(listing, out), choice or Choice()
-    total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(new["uri"], new["size"], strict=True))
+    choice = replace(choice or Choice(), retry=_codes(options.retry))
+    rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out), choice.retry)
+    total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(waiting["uri"], waiting["size"], strict=True))
     config = ledger.run_config(
         bundle,
         model=options.model,
@@ -180,13 +190,8 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     return Task(out, listing, config, where, choice)
 
 
-def _without_row(listing: pd.DataFrame, out: str) -> pd.DataFrame:
-    """Return the listed recordings that have no row yet."""
-    return listing[~listing["recording_id"].isin(ledger.known(out)["recording_id"])]
-
-
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
-    """Finish the open runs, then run a new one over what has no row yet; return the runs that were closed."""
+    """Finish the open runs, then run a new one over what is due; return the runs that were closed."""
     ledger.remove_unstarted(task.out)
     interrupted, planned = ledger.open_runs(task.out), task.plan()
     if not interrupted and planned.empty:
@@ -209,7 +214,7 @@ def show_plan(task: Task, *, job: str) -> Result:
     """Say what would be done."""
     open_runs = ledger.open_runs(task.out)
     planned = task.plan()
-    without_row = len(_without_row(task.listing, task.out))
+    waiting = len(due(task.listing, ledger.known(task.out), task.choice.retry))
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
     table(
@@ -223,8 +228,9 @@ def show_plan(task: Task, *, job: str) -> Result:
             "plan": True,
             "listed": len(task.listing),
             "to_score": len(planned),
-            "scored_before": len(task.listing) - without_row,
-            "left_for_later": without_row - len(planned),
+            "scored_again": int(planned["replaces"].sum()),
+            "scored_before": len(task.listing) - waiting,
+            "left_for_later": waiting - len(planned),
             "blocks": int(planned["block"].nunique()),
             "estimated_hours": round(float(hours), 3),
             "open_runs": [run.run_id for run in open_runs],
@@ -252,14 +258,18 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
 
 def _taken_by_others(run: ledger.Run) -> int:
     """Count recordings of a run's open blocks that have a row: a run that lost its lock had planned them too."""
-    plan, known = run.plan(), ledger.known(run.pred)
-    left = plan[plan["block"].isin(run.todo()["block"])]
-    return int(left["recording_id"].isin(known["recording_id"]).sum())
+    known, plan = ledger.known(run.pred), run.plan()
+    others = known[known["run_id"] != run.run_id].set_index("recording_id")["run_id"]
+    left = plan[plan["block"].isin(run.todo()["block"]) & plan["recording_id"].isin(others.index)]
+    older = others.reindex(left["recording_id"]).to_numpy() < run.run_id
+    return int((~(older & left["replaces"].eq(True))).sum())
 
 
 def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     """Score every block of a run that has no rows yet, and close the run."""
     lock.check()
+    if again := make_room(run):
+        say(f"{again} recordings changed, or failed before: their rows are replaced")
     todo = run.todo()
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
     lost = []
@@ -306,7 +316,7 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         "listed": len(task.listing),
         **counts,
         "audio_s": round(audio_s, 1),
-        "left_for_later": len(_without_row(task.listing, task.out)),
+        "left_for_later": task.left(),
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
@@ -320,6 +330,14 @@ def _channels(text: str | None) -> dict[str, str]:
     if any(len(pair) != 2 for pair in pairs) or not all(map(str.isdecimal, channels)) or len({*channels}) < len(pairs):
         raise SettingsError(f"channels {text!r} found, expected something like 0=agent,1=customer")
     return {channel.strip(): role.strip() for channel, role in pairs}
+
+
+def _codes(text: str | None) -> frozenset[Code]:
+    """Read ``killed,corrupt``."""
+    try:
+        return frozenset(Code(name.strip()) for name in text.split(",")) if text else frozenset()
+    except ValueError as error:
+        raise SettingsError(f"retry {text!r} found, expected codes such as killed,corrupt: {error}") from error
 
 
 def _priors(text: str | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
 _RUNS_TO_LEARN_FROM = 10
+_STAMP = "%Y%m%dT%H%M%S"
 
 
 class Verdict(NamedTuple):
@@ -213,8 +214,7 @@ class Run:
     @classmethod
     def create(cls, pred: AnyPath, *, config: RunConfig, plan: pd.DataFrame) -> Run:
         """Store the settings and the plan of a new run (see `emolib.archive.plan.plan`); from then on it is open."""
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-        run = cls(resolve(pred), run_id, config)
+        run = cls(resolve(pred), _next_id(pred), config)
         write_json(run.folder / "config.json", config.model_dump(mode="json"))
         stored: list[dict[str, Any]] = []
         for start in range(0, len(plan), _PLAN_ROWS):
@@ -418,8 +418,9 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
 
 
 def known(pred: AnyPath) -> pd.DataFrame:
-    """Return recording_id, version and code of all recordings that have their row."""
-    columns = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "version", "code")])
+    """Return recording_id, version, code, attempts and run_id of all recordings that have their row."""
+    names = ("recording_id", "version", "code", "attempts", "run_id")
+    columns = pa.schema([schema("recordings", ()).field(name) for name in names])
     done = committed(pred)
     if not done:
         return columns.empty_table().to_pandas()
@@ -439,6 +440,15 @@ def byte_rates(pred: AnyPath) -> dict[str, float]:
 def is_litter(path: UPath) -> bool:
     """Return whether a file is what a write that died left behind (see `emolib.storage.write_bytes`)."""
     return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def _next_id(pred: AnyPath) -> str:
+    """Return an id that sorts after all others, even if the last one is of this second, or the clock was set back."""
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    if others := [run_id for run_id, _ in _run_folders(pred)]:
+        last = datetime.strptime(max(others).partition("-")[0], _STAMP)
+        now = max(now, last + timedelta(seconds=1))
+    return f"{now:{_STAMP}}-{secrets.token_hex(2)}"
 
 
 def _run_folders(pred: AnyPath) -> list[tuple[str, bool]]:

@@ -1,9 +1,9 @@
-"""Listing minus what is known -> blocks: the plan of a run, a pure function of its tables."""
+"""Listing minus what has its rows -> blocks: the plan of a run, a pure function of its tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from emolib.archive.calls import call_of
-from emolib.errors import SettingsError
+from emolib.errors import Code, SettingsError
 
 if TYPE_CHECKING:
     from emolib.sound.manifest import Recording
@@ -30,8 +30,14 @@ PLAN_SCHEMA = pa.schema(
         ("date_source", pa.string()),
         ("call_id", pa.string()),
         ("estimated_s", pa.float64()),
+        ("attempts", pa.int32()),
+        ("replaces", pa.bool_()),
     ]
 )
+
+# What another night may mend, and how many nights try.
+_PASSING = (Code.UNREADABLE, Code.TIMEOUT, Code.MISSING, Code.CHANGED)
+_MOST_ATTEMPTS = 3
 
 # Bytes per second of what usually stands behind a suffix, where no run has measured it yet.
 _BYTE_RATES = {
@@ -43,7 +49,15 @@ _BYTE_RATE = 16_000  # µ-law in stereo or 16 bit in mono, both at 8 kHz
 
 @dataclass(frozen=True, slots=True)
 class PlannedRecording:
-    """One row of a plan."""
+    """One row of a plan.
+
+    Attributes
+    ----------
+    attempts
+        How many runs will have tried this version of it.
+    replaces
+        Whether it has rows already, that the run replaces.
+    """
 
     block: int
     recording_id: str
@@ -54,14 +68,18 @@ class PlannedRecording:
     date_source: str
     call_id: str
     estimated_s: float
+    attempts: int = 1
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which of the recordings that have no row yet a run takes; by default all.
+    """Which of the recordings that are due a run takes; by default all.
 
     Attributes
     ----------
+    retry
+        Codes that are due once more, however often they were tried.
     date
         Only calls of this day (ISO).
     since
@@ -75,6 +93,7 @@ class Choice:
         another run. Those from the future have a wrong clock.
     """
 
+    retry: frozenset[Code] = frozenset()
     date: str | None = None
     since: str | None = None
     limit_s: float = math.inf
@@ -123,6 +142,39 @@ def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
     )
 
 
+def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()) -> pd.DataFrame:
+    """Return the listed recordings that are to be scored: new or changed ones, and failures that may pass.
+
+    Parameters
+    ----------
+    listing
+        See `listing_table`.
+    known
+        What has its row already: columns recording_id, version, code and attempts.
+    retry
+        Codes that are due once more, however often they were tried.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the listing with two columns more, attempts and replaces (see `PlannedRecording`).
+
+    Examples
+    --------
+    >>> listing = pd.DataFrame([(name, name, "2", 1, 0.0) for name in "abcd"], columns=LISTING_COLUMNS)
+    >>> rows = [("a", "2", "ok", 1), ("b", "1", "ok", 1), ("c", "2", "unreadable", 2)]
+    >>> known = pd.DataFrame(rows, columns=["recording_id", "version", "code", "attempts"])
+    >>> due(listing, known)[["uri", "attempts", "replaces"]].values.tolist()
+    [['b', 1, True], ['c', 3, True], ['d', 1, False]]
+    """
+    before = known.set_index("recording_id").reindex(listing["recording_id"])
+    is_new, attempts = before["version"].isna().to_numpy(), before["attempts"].fillna(0).to_numpy(np.int32)
+    changed = before["version"].to_numpy() != listing["version"].to_numpy()
+    passing = before["code"].isin(_PASSING).to_numpy() & (attempts < _MOST_ATTEMPTS)
+    is_due = is_new | changed | passing | before["code"].isin(list(retry)).to_numpy()
+    return listing.assign(attempts=np.where(changed, 0, attempts) + 1, replaces=~is_new)[is_due]
+
+
 def plan(
     listing: pd.DataFrame,
     known: pd.DataFrame,
@@ -132,17 +184,15 @@ def plan(
     byte_rates: Mapping[str, float] | None = None,
     choice: Choice | None = None,
 ) -> pd.DataFrame:
-    """Plan the recordings that are listed but not known, in blocks of about equal work.
+    """Plan the recordings that are due, in blocks of about equal work.
 
     The plan does not depend on the order of the listing. Its rows are sorted by date and URI; a block is a run of them
     within one date.
 
     Parameters
     ----------
-    listing
-        Columns recording_id, uri, version, size (byte) and modified_s, see `listing_table`.
-    known
-        Column recording_id: the recordings that have their row already, whatever their version.
+    listing, known
+        See `due`.
     block_s
         Estimated seconds of sound in a block; only a single recording that is longer makes a longer block.
     max_recordings
@@ -166,7 +216,8 @@ def plan(
     --------
     >>> rows = [("a", "2024-05-01/a.wav", "1", 960_000, 0.0), ("b", "2024-05-02/b.wav", "1", 960_000, 0.0)]
     >>> listing = pd.DataFrame(rows, columns=LISTING_COLUMNS)
-    >>> plan(listing, listing[:0], block_s=600)[["block", "uri", "estimated_s"]].values.tolist()
+    >>> known = pd.DataFrame(columns=["recording_id", "version", "code", "attempts"])
+    >>> plan(listing, known, block_s=600)[["block", "uri", "estimated_s"]].values.tolist()
     [[0, '2024-05-01/a.wav', 60.0], [1, '2024-05-02/b.wav', 60.0]]
     """
     twins = listing[listing["recording_id"].duplicated(keep=False)].sort_values(["recording_id", "uri"])
@@ -175,7 +226,8 @@ def plan(
             f"{' and '.join(map(ascii, twins['uri'][:2]))} have one recording_id, expected URIs that are distinct in "
             "Unicode form NFC; rename one of them"
         )
-    new = listing[~listing["recording_id"].isin(known["recording_id"])]
+    choice = choice or Choice()
+    new = due(listing, known, choice.retry)
     calls = [call_of(*row) for row in zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)]
     rows = new.assign(
         date=pd.Series([call.date for call in calls], new.index, object),
@@ -183,7 +235,7 @@ def plan(
         call_id=[call.call_id for call in calls],
         estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],
     )
-    rows = (choice or Choice()).take(rows).sort_values(["date", "uri"], ignore_index=True)
+    rows = choice.take(rows).sort_values(["date", "uri"], ignore_index=True)
     rows["block"] = _blocks(rows, block_s, max_recordings)
     return rows[PLAN_SCHEMA.names]
 

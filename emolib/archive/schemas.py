@@ -82,7 +82,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("outcome", _TEXT, "scored, skipped or failed"),
         Column("code", _TEXT, "Why the recording has its outcome"),
         Column("message", _TEXT, "One line for people about the code"),
-        Column("attempts", _COUNT, "Number of runs that tried the recording, this one included"),
+        Column("attempts", _COUNT, "Number of runs that tried this version of the recording, this one included"),
         *_PROVENANCE,
     ),
     "channels": (

@@ -278,7 +278,7 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "date_source": planned.date_source,
         "size": planned.size,
         "decoded_s": heard.decoded_s,
-        "attempts": 1,
+        "attempts": planned.attempts,
     }
     if heard.info is None or heard.decoded_s is None:
         row |= _ending(heard.code) | {"message": _one_line(heard.message)}

@@ -216,14 +216,19 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
         places = ", ".join(f"block {block} of run {run_id}" for run_id, block in written_by)
         yield f"recordings: recording {recording_id} has {len(copies)} rows, expected one: {places}"
     everywhere = set(rows["recording_id"])
+    plans: dict[str, pd.DataFrame] = {}
     for run in runs.values():
         try:
-            plan = run.plan()[["recording_id", "block", *_PLANNED]]
+            plans[run.run_id] = run.plan()[["recording_id", "block", "replaces", *_PLANNED]]
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
-            continue
+    replaced: set[str] = set()  # by runs after the one that is looked at
+    for run_id in sorted(plans, reverse=True):
+        run, plan = runs[run_id], plans[run_id]
+        plan["replaced"] = plan["recording_id"].isin(replaced)
+        replaced.update(plan.loc[plan.pop("replaces").eq(True), "recording_id"])
         if not run.is_open and not run.is_abandoned:
-            missing = plan[~plan["recording_id"].isin(everywhere)]
+            missing = plan[~plan["replaced"] & ~plan["recording_id"].isin(everywhere)]
             if len(missing):
                 yield f"run {run.run_id}: {len(missing)} planned recordings have no row, first {missing['uri'].iloc[0]}"
         mine = rows[rows["run_id"] == run.run_id]
@@ -237,7 +242,7 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
         if len(unplanned):
             yield f"run {run.run_id}: {len(unplanned)} rows are not planned, first {unplanned['recording_id'].iloc[0]}"
         blocks = [block for run_id, block in done if run_id == run.run_id]
-        short = both[(both["_merge"] == "left_only") & both["block"].isin(blocks)]
+        short = both[(both["_merge"] == "left_only") & both["block"].isin(blocks) & both["replaced"].eq(False)]
         if len(short):
             yield (
                 f"run {run.run_id}: {len(short)} recordings are missing in committed blocks, "

@@ -27,6 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+import pandas as pd
 from distributed import Client
 
 from emolib.archive.plan import PlannedRecording, listing_table, plan
@@ -133,7 +134,8 @@ def pure_work(archive: Path) -> float:
     """Turn the recordings of an archive into rows; return the seconds it took."""
     assert _bundle is not None
     listing = listing_table(list_recordings(archive))
-    planned = [PlannedRecording(**row) for row in plan(listing, listing[:0], block_s=1e9).to_dict("records")]
+    nothing = pd.DataFrame(columns=["recording_id", "version", "code", "attempts"])
+    planned = [PlannedRecording(**row) for row in plan(listing, nothing, block_s=1e9).to_dict("records")]
     began = time.perf_counter()
     config = ScoringConfig(min_speech_s=0.0)
     score_recordings(archive, planned, bundle=_bundle, config=config)

@@ -1,4 +1,4 @@
-"""Recordings that abort, hang, starve or surprise whoever scores them: an outcome each, and every other one is scored."""
+"""Recordings that abort, hang, starve or surprise their scorer: an outcome each, and every other one is scored."""
 
 from __future__ import annotations
 

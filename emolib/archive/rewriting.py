@@ -1,0 +1,76 @@
+"""Rows taken out of the tables: of recordings that a run scores anew, because they changed or failed.
+
+The tables hold the current rows of each recording alone. What is to go is not written down anywhere: the plan says what
+a run replaces, and what other runs have of that lies in the tables. So whoever holds the lock does it again after a
+crash, as often as it takes, before the run scores anything: readers may miss a recording for some hours, and never see
+it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emolib.archive.ledger import Run
+from emolib.archive.predictions import Part, committed, part_of, scan, write_part
+from emolib.archive.schemas import TABLES, schema
+from emolib.storage import AnyPath, resolve
+
+
+def make_room(run: Run) -> int:
+    """Take out what other runs have of the recordings that a run replaces; return the number of recordings.
+
+    Only for the holder of the lock.
+    """
+    plan = run.plan()
+    replaced = plan.loc[plan["replaces"].eq(True), "recording_id"]
+    return take_out(run.pred, set(replaced), keep=run.run_id) if len(replaced) else 0
+
+
+def take_out(pred: AnyPath, recording_ids: Collection[str], *, keep: str | None = None) -> int:
+    """Take the rows of some recordings out of every table, and return the number of recordings.
+
+    Each part is written anew without them, its `recordings` last: as long as that names one of them, there is something
+    left to do. A part of which nothing is left stays, empty: its block is done.
+
+    Parameters
+    ----------
+    keep
+        The run whose rows stay.
+    """
+    gone = pa.array(sorted(recording_ids), pa.string())
+    taken = 0
+    others = [part for part in committed(pred) if part.run_id != keep]
+    for part in _holding(pred, others, gone):
+        classes = Run.open(pred, part.run_id).config.classes
+        rows = {table: _rows(pred, table, part, classes) for table in TABLES}
+        in_block = rows["recordings"]["recording_id"]
+        taken += pc.sum(pc.is_in(in_block, gone)).as_py()
+        left = {
+            table: rows[table].filter(pc.invert(pc.is_in(rows[table]["recording_id"], gone)))
+            for table in TABLES
+            if table != "calls"
+        }
+        left["calls"] = rows["calls"].filter(pc.is_in(rows["calls"]["call_id"], left["recordings"]["call_id"]))
+        for table in [*(name for name in TABLES if name != "recordings"), "recordings"]:
+            write_part(pred, table, part, left[table], classes=classes)
+    return taken
+
+
+def _holding(pred: AnyPath, parts: list[Part], recording_ids: pa.Array) -> list[Part]:
+    """Return those of some parts that have a row of one of the recordings."""
+    if not parts:
+        return []
+    columns = pa.schema([schema("recordings", ()).field("recording_id")])
+    found = scan(pred, "recordings", parts, columns).to_table(
+        columns=["__filename"], filter=pc.field("recording_id").isin(recording_ids)
+    )
+    return sorted(part for name in pc.unique(found["__filename"]).to_pylist() if (part := part_of(resolve(name))))
+
+
+def _rows(pred: AnyPath, table: str, part: Part, classes: tuple[str, ...]) -> pa.Table:
+    """Read a part as it would be written today: columns that it lacks are null."""
+    whole = schema(table, classes)
+    return scan(pred, table, [part], whole).to_table().cast(whole)

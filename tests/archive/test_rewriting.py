@@ -1,0 +1,104 @@
+"""Rows that are replaced: nothing lost, nothing doubled, whatever it is interrupted by."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from emolib.archive import read, rewriting
+from emolib.archive.ledger import Run, open_runs
+from emolib.archive.verification import verify
+from emolib.errors import AudioError, Code
+from tests.archive.conftest import voice, write_call
+
+
+def _change(archive: Path) -> None:
+    """One call is another one now, one that could be read is broken, a broken one can be read."""
+    write_call(archive / "2024-05-01/0.wav", voice(15, seed=70), voice(15, seed=71))
+    write_call(archive / "2024-05-01/1.wav", b"no sound any more " * 100)
+    write_call(archive / "2024-05-03/empty.wav", voice(9, seed=72))
+
+
+def _same_tables(one: Path, other: Path) -> None:
+    for table in ("recordings", "channels", "windows", "calls"):
+        left_out = ["run_id", "attempts", "version", "message"]
+        found, expected = (read(pred, table=table).drop(columns=left_out, errors="ignore") for pred in (one, other))
+        pd.testing.assert_frame_equal(found, expected, check_exact=True, obj=table)
+
+
+def _replace(run: Run, finish: Any) -> None:
+    rewriting.make_room(run)
+    finish(run)
+
+
+def test_what_changed_is_scored_again_and_has_one_row(start: Any, finish: Any, archive: Path, pred: Path) -> None:
+    _change(archive)
+    run = start(pred)
+    planned = run.plan()
+    assert sorted(planned["uri"]) == ["2024-05-01/0.wav", "2024-05-01/1.wav", "2024-05-03/empty.wav"]
+    assert (planned["replaces"].all(), planned["attempts"].tolist()) == (True, [1, 1, 1])
+    assert rewriting.make_room(run) == 3
+    assert rewriting.make_room(run) == 0, "it was done"
+    finish(run)
+    assert verify(pred).problems == []
+    codes = read(pred, table="recordings").set_index("uri")["code"]
+    assert codes[["2024-05-01/0.wav", "2024-05-01/1.wav", "2024-05-03/empty.wav"]].tolist() == [
+        "ok",
+        "unsupported",
+        "ok",
+    ]
+    fresh = pred.parent / "fresh"
+    finish(start(fresh))
+    _same_tables(pred, fresh)
+    assert start(pred).plan().empty
+
+
+@pytest.mark.parametrize("written", range(8))
+def test_a_replacement_that_is_killed_is_finished_by_the_next_run(
+    start: Any, finish: Any, archive: Path, pred: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Two parts of four tables are written anew; it dies before the first, the second, … of those writes."""
+    _change(archive)
+    run = start(pred)
+    write_part, writes = rewriting.write_part, iter(range(100))
+
+    def dies(*arguments: Any, **named: Any) -> None:
+        if next(writes) == written:
+            raise KeyboardInterrupt
+        write_part(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewriting, "write_part", dies)
+        with pytest.raises(KeyboardInterrupt):
+            rewriting.make_room(run)
+    assert [problem for problem in verify(pred).problems if "is open" not in problem and "/date=" not in problem] == []
+    (again,) = open_runs(pred)
+    _replace(again, finish)
+    assert verify(pred).problems == []
+    fresh = pred.parent / "fresh"
+    finish(start(fresh))
+    _same_tables(pred, fresh)
+
+
+def test_a_failure_that_may_pass_is_tried_three_times(
+    start: Any, finish: Any, archive: Path, pred: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(archive / "2024-05-02/mono.wav", ns=(0, 1))  # it changed
+    monkeypatch.setattr("emolib.sound.audio.stream", _unreadable)
+    for attempt in (1, 2, 3):
+        run = start(pred)
+        planned = run.plan()
+        assert (planned["uri"].tolist(), planned["attempts"].tolist()) == (["2024-05-02/mono.wav"], [attempt])
+        _replace(run, finish)
+        row = read(pred, table="recordings").set_index("uri").loc["2024-05-02/mono.wav"]
+        assert (row["code"], row["attempts"]) == ("unreadable", attempt)
+    assert verify(pred).problems == []
+    assert start(pred).plan().empty
+
+
+def _unreadable(place: Any, **named: Any) -> Any:
+    raise AudioError(Code.UNREADABLE, "the disk said no, expected bytes")
