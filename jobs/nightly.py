@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
+from emolib.archive.drift import Drift, drift
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice
 from emolib.archive.predictions import is_predictions
@@ -37,7 +39,7 @@ def nightly(
     settle_s: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 300.0,
     plan: Annotated[bool, Parameter(negative=())] = False,
 ) -> Result:
-    """Do a night's work: finish what was interrupted, score what is new, verify, write a page.
+    """Do a night's work: finish what was interrupted, score what is new, verify, look for drift, write a page.
 
     Made for cron and its like: options in a file (--config nightly.toml, table [nightly]), one line of JSON and an exit
     code at the end. Run twice, it scores nothing twice; killed, it goes on the next time.
@@ -49,7 +51,8 @@ def nightly(
     out
         The predictions: a new folder or URL, or those to continue.
     report
-        A folder for summaries and pages: each night gets a folder of its own in it, and a page if it scored anything.
+        A folder for summaries and pages: each night gets a folder of its own in it, and if it scored anything a page
+        and what drifted.
     date
         Only calls of this day, such as 2026-11-25.
     since
@@ -83,19 +86,45 @@ def nightly(
     with Lock(out) as lock:
         runs = carry_out(task, lock)
         problems = verify(out).problems if is_predictions(out) else []
+        closed = {run.run_id for run in runs}
+        drifts = drift(out, closed) if runs and not problems else []  # what is damaged may not even be readable
     for problem in problems[:_SHOWN]:
         say(problem)
+    for each in drifts:
+        if each.moved:
+            say(each.sentence)
     seconds = time.monotonic() - began
     ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
-    summary = {**ended.summary, "night": night.isoformat(timespec="seconds"), "problems": len(problems), "page": None}
+    summary = {
+        **ended.summary,
+        "night": night.isoformat(timespec="seconds"),
+        "problems": len(problems),
+        "drift": [_brief(each) for each in drifts],
+        "page": None,
+    }
     code = EXIT_VERIFY if problems else ended.exit_code
     if report is not None:
         folder = resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
         if runs:
-            summary["page"] = write_site(out, folder, runs={run.run_id for run in runs})
+            summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
+            write_json(
+                folder / "drift.json", {"groups": [{**asdict(each), "verdict": each.verdict} for each in drifts]}
+            )
             say(f"page: {summary['page']}")
         write_json(folder / "summary.json", {**summary, "exit_code": code})
     return Result(summary, code)
+
+
+def _brief(found: Drift) -> dict[str, Any]:
+    """Return what a summary says of a group."""
+    return {
+        "site": found.site,
+        "queue": found.queue,
+        "recordings": found.recordings,
+        "reference": found.reference,
+        "verdict": found.verdict,
+        "moved": {each.measure: {"psi": round(each.psi, 3), "js": round(each.js, 3)} for each in found.moved},
+    }
 
 
 def _day(name: str, text: str | None) -> str | None:

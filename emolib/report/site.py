@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emolib import archive, figures
 from emolib.archive import ledger
+from emolib.archive.drift import Drift
 from emolib.archive.mixture import Mixture, mixture
 from emolib.errors import Outcome
 from emolib.report.pages import new_folder, render
@@ -22,7 +23,9 @@ _ENOUGH = 20  # calls and speakers, for an interval over them to hold what it sa
 _POLARITIES = ["polarity_negative", "polarity_neutral", "polarity_positive"]
 
 
-def write_site(pred: AnyPath, out: AnyPath, *, runs: Collection[str] | None = None) -> str:
+def write_site(
+    pred: AnyPath, out: AnyPath, *, runs: Collection[str] | None = None, drifts: Sequence[Drift] = ()
+) -> str:
     """Write the page of some predictions.
 
     Parameters
@@ -33,6 +36,8 @@ def write_site(pred: AnyPath, out: AnyPath, *, runs: Collection[str] | None = No
         A new folder.
     runs
         Ids of the runs that it tells of; None: all.
+    drifts
+        What these runs brought against those before.
 
     Returns
     -------
@@ -46,7 +51,7 @@ def write_site(pred: AnyPath, out: AnyPath, *, runs: Collection[str] | None = No
     """
     folder = new_folder(out)
     tables = {name: archive.read(pred, table=name, runs=runs) for name in ("recordings", "channels", "windows")}
-    page = render("page.html.j2", _content(pred, **tables))
+    page = render("page.html.j2", {**_content(pred, **tables), "drifts": drifts})
     write_bytes(folder / "index.html", page.encode())
     return str(folder / "index.html")
 

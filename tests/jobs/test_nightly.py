@@ -44,7 +44,9 @@ def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
     assert len(pages) == 4
     stored = [json.loads((page / "summary.json").read_text()) for page in pages]
     assert [each["recordings"] for each in stored] == [first.summary["recordings"], 0, 1, 0]
-    assert [(page / "index.html").exists() for page in pages] == [True, False, True, False]
+    for name in ("index.html", "drift.json"):
+        assert [(page / name).exists() for page in pages] == [True, False, True, False]
+    assert [each["drift"] for each in stored] == [[]] * 4  # too few for that
     assert late.name in (pages[2] / "index.html").read_text()
     assert late.name not in (pages[0] / "index.html").read_text()
 
