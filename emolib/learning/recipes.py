@@ -31,6 +31,8 @@ class Recipe:
     ----------
     epochs, steps
         Passes over the training rows, or more where those are so few that they would make fewer steps than this.
+    known_steps
+        Steps where the speakers are known.
     batch_size
         Rows of a minibatch.
     learning_rate
@@ -61,6 +63,7 @@ class Recipe:
 
     epochs: int
     steps: int
+    known_steps: int
     batch_size: int
     learning_rate: float
     weight_decay: float
@@ -103,7 +106,13 @@ class Recipe:
         if not (speaker_dependent or tells_gender):
             return self
         augmentation = replace(self.augmentation, style=0.0)
-        return replace(self, voice=self.near_voice, augmentation=augmentation, even_words=speaker_dependent)
+        return replace(
+            self,
+            steps=self.known_steps if speaker_dependent else self.steps,
+            voice=self.near_voice,
+            augmentation=augmentation,
+            even_words=speaker_dependent,
+        )
 
     def weights(self, counts: NDArray[np.int64], class_of: Sequence[int]) -> NDArray[np.float32]:
         """Return what a row of each word weighs in the loss, by how many there are, ``(word,)``; 1 in the mean.
@@ -140,10 +149,11 @@ class Recipe:
 
 
 RECIPES = {
-    "article": Recipe(30, 2000, 32, 1e-3, 0.0, Augmentation(), words=False),
+    "article": Recipe(30, 2000, 2000, 32, 1e-3, 0.0, Augmentation(), words=False),
     "default": Recipe(
         epochs=8,
-        steps=4800,
+        steps=2400,
+        known_steps=4800,
         batch_size=64,
         learning_rate=1e-3,
         weight_decay=1e-4,
