@@ -1,6 +1,6 @@
 """Blocks scored in a process apart, so that a recording that kills, hangs or starves it costs no other its row.
 
-    worker: score_apart ──pipe──▶ scorer: serve ──▶ score_block
+    worker: score_apart ──pipe──▶ scorer.serve ──▶ score_block
 
 A scorer says which recording it begins with. Where it dies, or is silent for too long, a new one tries that recording
 alone. If that ends as badly, the block is scored again without it, and it is `killed` or `timeout`. So a worker never
@@ -10,7 +10,6 @@ dies of a recording; one that dies was taken away by the machine or its owner.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -18,24 +17,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from multiprocessing.connection import Connection, Pipe
-from queue import SimpleQueue
+from multiprocessing.connection import Pipe
 from typing import NamedTuple
 
-from emolib.archive.ledger import Run, Verdict
-from emolib.archive.plan import PlannedRecording
-from emolib.archive.scoring import BlockResult, score_block
+from emolib.archive.outcomes import BlockResult, Verdict
 from emolib.errors import Code, EmolibError
 
 # Whoever fails so often at one recording that can be scored alone, or between recordings, will fail again.
 _FAILURES = 3
-# However slow a machine is, sound is scored at many times the speed at which it was spoken.
-_SLOWEST = 10.0
 
-_SERVE = "from emolib.archive.isolation import serve; serve({descriptor})"
+_SERVE = "from emolib.archive.scorer import serve; serve({descriptor})"
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """What a scorer is asked for: a block, or one recording of it to see whether it can be done."""
 
     pred: str
@@ -45,7 +39,7 @@ class _Request(NamedTuple):
     alone: str | None = None
 
 
-class _At(NamedTuple):
+class At(NamedTuple):
     """What a scorer begins with: a recording, that may take so long, or what takes as long as it takes."""
 
     recording_id: str | None = None
@@ -55,7 +49,7 @@ class _At(NamedTuple):
 class _FailedError(Exception):
     """A scorer died, was silent for too long, or met what nobody foresaw."""
 
-    def __init__(self, at: _At, verdict: Verdict) -> None:
+    def __init__(self, at: At, verdict: Verdict) -> None:
         super().__init__(f"{verdict.message} (at {at.recording_id or 'no recording'})")
         self.recording_id = at.recording_id
         self.verdict = verdict
@@ -77,7 +71,7 @@ def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
     failures: Counter[str | None] = Counter()
     while True:
         try:
-            return _ask(_Request(pred, run_id, block, verdicts))
+            return _ask(Request(pred, run_id, block, verdicts))
         except _FailedError as failed:
             suspect = failed.recording_id
             failures[suspect] += 1
@@ -85,53 +79,9 @@ def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
                 raise RuntimeError(str(failed)) from failed
         if suspect is not None:
             try:
-                _ask(_Request(pred, run_id, block, {}, alone=suspect))
+                _ask(Request(pred, run_id, block, {}, alone=suspect))
             except _FailedError as failed:
                 verdicts[suspect] = failed.verdict
-
-
-def serve(descriptor: int) -> None:
-    """Answer what is asked through a pipe until it is closed. What a scorer runs."""
-    pipe, asked = Connection(descriptor), SimpleQueue[_Request]()
-    threading.Thread(target=_receive, args=(pipe, asked), daemon=True).start()
-    while True:
-        request = asked.get()
-        try:
-            answer = _answer(request, pipe)
-        except EmolibError as error:
-            pipe.send(error)
-        except Exception as error:  # whatever a recording, or what lies under it, can raise
-            pipe.send(Verdict(Code.KILLED, f"{type(error).__name__}: {error}"))
-        else:
-            pipe.send(answer)
-
-
-def _receive(pipe: Connection, asked: SimpleQueue[_Request]) -> None:
-    """Take requests at any time, so that the end of whoever asks is the scorer's end, whatever it is at."""
-    try:
-        while True:
-            asked.put(pipe.recv())
-    except (EOFError, OSError):
-        os._exit(1)
-
-
-def _answer(request: _Request, pipe: Connection) -> BlockResult:
-    run = Run.open(request.pred, request.run_id)
-    limits = run.config.limits
-    if sys.platform == "linux":  # elsewhere there is no such limit, or it counts what is only reserved as well
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        soft = limits.recording_memory if hard == resource.RLIM_INFINITY else min(limits.recording_memory, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    if request.verdicts:
-        run.judge(request.block, request.verdicts)
-
-    def begins(recording: PlannedRecording | None) -> None:
-        if recording is None:
-            pipe.send(_At())
-        else:
-            pipe.send(_At(recording.recording_id, max(limits.recording_s, recording.estimated_s / _SLOWEST)))
-
-    return score_block(request.pred, request.run_id, request.block, alone=request.alone, begins=begins)
 
 
 class _Scorer:
@@ -149,9 +99,9 @@ class _Scorer:
                 start_new_session=True,  # Ctrl-C is for the driver
             )
 
-    def ask(self, request: _Request) -> BlockResult:
+    def ask(self, request: Request) -> BlockResult:
         """Return what it answers, or raise what it raised."""
-        at, since = _At(), time.monotonic()
+        at, since = At(), time.monotonic()
         try:
             self._pipe.send(request)
             while True:
@@ -180,7 +130,7 @@ class _Scorer:
 _of_thread = threading.local()
 
 
-def _ask(request: _Request) -> BlockResult:
+def _ask(request: Request) -> BlockResult:
     """Ask this thread's scorer, a new one where there is none or the last one failed."""
     if not hasattr(_of_thread, "scorer"):
         _of_thread.scorer = _Scorer()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -24,6 +24,7 @@ from upath import UPath
 
 from emolib.archive.aggregates import labels_of, mistakes, window_config
 from emolib.archive.lock import LOCK_NAME
+from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_predictions, part_of, scan
 from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
@@ -40,13 +41,6 @@ _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
 _RUNS_TO_LEARN_FROM = 10
 _STAMP = "%Y%m%dT%H%M%S"
-
-
-class Verdict(NamedTuple):
-    """Why a recording gets no other outcome than this."""
-
-    code: Code
-    message: str
 
 
 class RunConfig(Settings):

@@ -21,8 +21,9 @@ from emolib.archive.aggregates import (
     labels_of,
 )
 from emolib.archive.calls import channel_roles
-from emolib.archive.ledger import Run, RunConfig, Verdict
+from emolib.archive.ledger import Run, RunConfig
 from emolib.archive.listening import Channel, Twins, WindowPool
+from emolib.archive.outcomes import BlockResult, Verdict
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.predictions import Part, filesystem, write_part
 from emolib.archive.schemas import PROVENANCE, schema
@@ -55,30 +56,6 @@ class RecordingRows:
     channels: list[dict[str, Any]]
     windows: pa.Table
     talk: Talk | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BlockResult:
-    """The small numbers that come back of a block.
-
-    Attributes
-    ----------
-    by_code
-        Number of recordings by code.
-    audio_s
-        Seconds of sound that were decoded.
-    windows
-        Number of windows scored.
-    seconds
-        Time that the block took; next to nothing where it was done before.
-    """
-
-    block: int
-    recordings: int
-    by_code: dict[str, int]
-    audio_s: float
-    windows: int
-    seconds: float
 
 
 Begins = Callable[[PlannedRecording | None], None]

@@ -44,6 +44,7 @@ def injected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "injected"), prepend=":")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("injected")
 def test_a_recording_that_kills_hangs_or_starves_its_scorer_costs_no_other_its_row(
     calls: Path, model: Path, undisturbed: Path, tmp_path: Path
