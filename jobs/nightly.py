@@ -15,7 +15,7 @@ from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice
 from emolib.archive.predictions import is_predictions
 from emolib.archive.verification import verify
-from emolib.errors import SettingsError
+from emolib.errors import EmolibError, SettingsError
 from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, write_json
 from jobs.console import EXIT_VERIFY, Result, say
@@ -83,8 +83,14 @@ def nightly(
     task = prepare(archive, out, options, choice)
     if plan:
         return show_plan(task, job="nightly")
+    folder = None if report is None else resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
     with Lock(out) as lock:
-        runs = carry_out(task, lock)
+        try:
+            runs = carry_out(task, lock)
+        except EmolibError as error:
+            if folder is not None:
+                write_json(folder / "summary.json", {"job": "nightly", "night": _time(night), "error": str(error)})
+            raise
         problems = verify(out).problems if is_predictions(out) else []
         closed = {run.run_id for run in runs}
         drifts = drift(out, closed) if runs and not problems else []  # what is damaged may not even be readable
@@ -97,14 +103,13 @@ def nightly(
     ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
     summary = {
         **ended.summary,
-        "night": night.isoformat(timespec="seconds"),
+        "night": _time(night),
         "problems": len(problems),
         "drift": [_brief(each) for each in drifts],
         "page": None,
     }
     code = EXIT_VERIFY if problems else ended.exit_code
-    if report is not None:
-        folder = resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
+    if folder is not None:
         if runs:
             summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
             write_json(
@@ -125,6 +130,10 @@ def _brief(found: Drift) -> dict[str, Any]:
         "verdict": found.verdict,
         "moved": {each.measure: {"psi": round(each.psi, 3), "js": round(each.js, 3)} for each in found.moved},
     }
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _day(name: str, text: str | None) -> str | None:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Pipe
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from emolib.errors import Code, EmolibError
 
 # Whoever fails so often at one recording that can be scored alone, or between recordings, will fail again.
 _FAILURES = 3
+_KILLED_S = 10.0  # until a process that was killed is gone
 
 _SERVE = "from emolib.archive.scorer import serve; serve({descriptor})"
 
@@ -117,14 +119,15 @@ class _Scorer:
                     raise _FailedError(at, answer)
                 at, since = answer, time.monotonic()
         except (EOFError, OSError) as error:
-            died = _ending(self._process.wait())
+            died = _ending(self._process.wait(_KILLED_S))
             raise _FailedError(at, Verdict(Code.KILLED, f"its process {died}, alone as well")) from error
 
     def close(self) -> None:
         """End it, whatever it is at."""
         self._pipe.close()
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # one that a disk holds up can't be killed, and is left behind
+            self._process.wait(_KILLED_S)
 
 
 _of_thread = threading.local()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from upath import UPath
 
 from emolib.archive.aggregates import (
@@ -206,25 +208,52 @@ def _listen(
     root: AnyPath, planned: PlannedRecording, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool
 ) -> _Heard:
     try:
-        place = _place(root, planned)
-        _check_version(place, planned)
-        rate = bundle.profile.features.sampling_rate
-        with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
-            roles = channel_roles(sound.info.channels, config)
-            channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
-            twins = Twins(len(channels))
-            for block in sound:
-                twins.hear(block)
-                for channel, samples in zip(channels, block, strict=True):
-                    channel.hear(samples)
-        _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
+        return _RETRYING(_hear, _place(root, planned), planned, bundle=bundle, config=config, pool=pool)
     except AudioError as error:
         return _Heard(planned, error.code, error.message)
+
+
+def _hear(
+    place: UPath, planned: PlannedRecording, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool
+) -> _Heard:
+    _check_version(place, planned)
+    rate = bundle.profile.features.sampling_rate
+    with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
+        roles = channel_roles(sound.info.channels, config)
+        channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
+        twins = Twins(len(channels))
+        for block in sound:
+            twins.hear(block)
+            for channel, samples in zip(channels, block, strict=True):
+                channel.hear(samples)
+    _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
     for channel in channels:
         channel.finish()
     for number in twins.found():
         channels[number].flags.append("dual_mono")
     return _Heard(planned, sound.code, sound.message, sound.info, sound.decoded_s, channels)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether reading a recording failed in a way that may be over in a moment."""
+    cause = error.__cause__
+    return (
+        isinstance(error, AudioError)
+        and error.code is Code.UNREADABLE
+        and isinstance(cause, Exception)
+        and not isinstance(cause, ValueError)  # a name that no file can have
+        and getattr(cause, "errno", None) not in _LASTING
+    )
+
+
+# What a file system says that it will say again; anything else that it, or a network, says may pass.
+_LASTING = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
+_RETRYING = Retrying(
+    stop=stop_after_attempt(3),
+    wait=wait_random_exponential(multiplier=1.0),
+    retry=retry_if_exception(_may_pass),
+    reraise=True,
+)
 
 
 def _place(root: AnyPath, planned: PlannedRecording) -> UPath:

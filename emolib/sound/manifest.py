@@ -165,6 +165,11 @@ def version_of(path: AnyPath) -> tuple[str, int]:
     except OSError as error:
         code = Code.MISSING if error.errno in _GONE or isinstance(error, FileNotFoundError) else Code.UNREADABLE
         raise AudioError(code, f"{error.strerror or error}, expected a readable file; check {path}") from error
+    except Exception as error:  # a store's client may raise anything
+        if is_local(place):
+            raise
+        said = f"{type(error).__name__}: {error}"
+        raise AudioError(Code.UNREADABLE, f"{said}, expected a readable file; check {path}") from error
     if found is None:
         raise AudioError(Code.UNREADABLE, f"a folder or special file found, expected a file; check {path}")
     return found.version, found.size

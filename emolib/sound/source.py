@@ -112,6 +112,11 @@ def opened(place: UPath) -> Iterator[OpenFile]:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         message = f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
         raise AudioError(Code.UNREADABLE, one_line(message)) from error
+    except Exception as error:
+        if is_local(place):
+            raise
+        message = f"the file cannot be opened: {type(error).__name__}: {error}"  # a store's client may raise anything
+        raise AudioError(Code.UNREADABLE, one_line(message)) from error
     with file:
         try:
             source = OpenFile(file, at_once=at_once)

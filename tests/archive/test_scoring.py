@@ -1,4 +1,7 @@
+import errno
+import math
 import tracemalloc
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from emolib.config import ScoringConfig
 from emolib.errors import SettingsError
 from emolib.features.windows import windowed_features
 from emolib.sound.manifest import recording_id, version_of
+from emolib.storage import resolve
 from tests.archive.conftest import RATE, voice, write_call
 
 
@@ -271,3 +275,33 @@ def test_calls_say_how_long_nobody_talks(stored_predictions: Path) -> None:
     assert calls.loc[heard, "non_talk_s"].notna().all()
     assert calls.loc[~heard, "non_talk_s"].isna().all()
     assert calls["agent_talk_s"].isna().all()  # no roles were named
+
+
+@pytest.mark.parametrize(
+    ("error", "reads", "code"),
+    [
+        (OSError(errno.EIO, "the disk said no"), 3, "unreadable"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), 3, "unreadable"),
+        (PermissionError(errno.EACCES, "denied"), 1, "unreadable"),
+        (FileNotFoundError(errno.ENOENT, "gone"), 1, "missing"),
+    ],
+)
+def test_what_may_pass_in_a_moment_is_read_again(
+    score: Any, monkeypatch: pytest.MonkeyPatch, error: OSError, reads: int, code: str
+) -> None:
+    expected, tried = score("2024-05-02/mono.wav"), []
+
+    def refuses(self: Path, *arguments: Any, times: float = math.inf, **named: Any) -> Any:
+        tried.append(self)
+        if len(tried) <= times:
+            raise error
+        return opens(self, *arguments, **named)
+
+    opens = type(resolve("/a")).open
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(type(resolve("/a")), "open", refuses)
+    assert score("2024-05-02/mono.wav").recording["code"] == code
+    assert len(tried) == reads
+    tried.clear()
+    monkeypatch.setattr(type(resolve("/a")), "open", partialmethod(refuses, times=reads - 1))
+    assert score("2024-05-02/mono.wav") == expected

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from emolib import archive
+from emolib.errors import EmolibError
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 
@@ -112,3 +113,16 @@ def test_predictions_that_are_damaged_end_a_night_with_its_code(
     ended = run_emolib("nightly", growing, "--model", model, "--out", out, "--failure-budget", "1")
     assert ended.exit_code == 6
     assert ended.summary["problems"] >= 1
+
+
+def test_a_night_that_fails_leaves_a_summary_that_says_why(
+    calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise EmolibError("1 of 4 blocks could not be scored")
+
+    monkeypatch.setattr("jobs.nightly.carry_out", fails)
+    asked = ("nightly", calls, "--model", model, "--out", tmp_path / "P", "--report", tmp_path / "nights", *cluster)
+    assert run_emolib(*asked).exit_code == 70
+    (night,) = (tmp_path / "nights").iterdir()
+    assert json.loads((night / "summary.json").read_text())["error"] == "1 of 4 blocks could not be scored"
