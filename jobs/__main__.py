@@ -10,13 +10,13 @@ import tomllib
 from asyncio import CancelledError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Toml
 
 from emolib import __version__
-from emolib.errors import GoldenCheckError, LockedError, SettingsError
+from emolib.errors import SettingsError
 from jobs import console
 
 _HELP = """\
@@ -69,7 +69,11 @@ def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[str | None, Parameter(help="A TOML file with a table per command.", negative=())] = None,
     debug: Annotated[bool, Parameter(help="Show the traceback of an error.", negative=())] = False,
+    log_format: Annotated[
+        Literal["text", "json"], Parameter(help="What goes to stderr: words, or JSON lines.")
+    ] = "text",
 ) -> Any:
+    console.log_json = log_format == "json"
     try:
         app.config = () if config is None else (_settings(config),)
         return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
@@ -128,23 +132,11 @@ def _ended_by(error: BaseException) -> console.Result:
     if isinstance(error, KeyboardInterrupt):
         code, text = console.EXIT_INTERRUPTED, "interrupted: run the same command again, what is done stays done"
     else:
-        code, text = _code_of(error), " ".join(str(error).split())
+        code, text = console.code_of(error), " ".join(str(error).split())
         if code == console.EXIT_UNEXPECTED:
             text = f"{type(error).__name__}: {text} (--debug shows where)"
     console.say(f"emolib: {text}")
     return console.Result({"error": text}, code)
-
-
-def _code_of(error: BaseException) -> int:
-    # What a job names as its input or output is a folder where a file should be, or may not be used.
-    places = NotADirectoryError | IsADirectoryError | PermissionError
-    if isinstance(error, SettingsError | CycloptsError | places):
-        return console.EXIT_SETTINGS
-    if isinstance(error, LockedError):
-        return console.EXIT_LOCKED
-    if isinstance(error, GoldenCheckError):
-        return console.EXIT_GOLDEN
-    return console.EXIT_UNEXPECTED
 
 
 if __name__ == "__main__":

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import CycloptsError, Parameter, validators
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from emolib.errors import GoldenCheckError, LockedError, SettingsError
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -30,6 +34,7 @@ _LOG_EVERY_S = 30.0
 FailureBudget = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 
 stderr = Console(stderr=True, highlight=False)
+log_json = False  # what is said is a JSON object a line, for machines
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,22 @@ class Result:
 
 def say(text: str) -> None:
     """Print a line on stderr; text in square brackets stays text."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    if log_json:
+        _log({"message": text})
+    else:
+        stderr.print(text, markup=False, soft_wrap=True)
+
+
+def _log(entry: Mapping[str, Any]) -> None:
+    time_is = datetime.now(UTC).isoformat(timespec="milliseconds")
+    print(json.dumps({"time": time_is, **entry}, ensure_ascii=False, default=str), file=sys.stderr, flush=True)
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stderr: the first column is a name, the others are numbers."""
+    if log_json:
+        _log({"message": title, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
+        return
     shown = Table(
         title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False, box=SIMPLE_HEAD
     )
@@ -61,6 +77,10 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
             *("" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
         )
     stderr.print(shown)
+
+
+def _draws() -> bool:
+    return stderr.is_terminal and not log_json
 
 
 class AudioProgress:
@@ -76,7 +96,7 @@ class AudioProgress:
         self._progress.advance(self._task, audio_s)
         spent_s = max(time.monotonic() - self._began, 1e-3)
         self._progress.update(self._task, hours=self._hours(), speed=f"{self._done_s / spent_s:,.0f} x real time")
-        if not stderr.is_terminal and time.monotonic() - self._logged > _LOG_EVERY_S:
+        if not _draws() and time.monotonic() - self._logged > _LOG_EVERY_S:
             self._logged = time.monotonic()
             left_s = spent_s * (self._total_s - self._done_s) / max(self._done_s, 1e-3)
             say(f"{self._hours()}, about {max(left_s, 0) / 60:.1f} minutes left")
@@ -94,7 +114,7 @@ def audio_progress(description: str, total_s: float) -> Iterator[AudioProgress]:
         TextColumn("{task.fields[hours]}  {task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
+    with Progress(*columns, console=stderr, disable=not _draws()) as progress:
         task = progress.add_task(description, total=max(total_s, 1e-3), hours="", speed="")
         yield AudioProgress(progress, task, total_s)
 
@@ -102,3 +122,16 @@ def audio_progress(description: str, total_s: float) -> Iterator[AudioProgress]:
 def within_budget(failed: int, total: int, budget: float) -> int:
     """Return the exit code for so many failures: done, or done with failures beyond the budget's share."""
     return EXIT_FAILURES if total and failed / total > budget else EXIT_DONE
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code of a job that an error ended."""
+    # What a job names as its input or output is a folder where a file should be, or may not be used.
+    places = NotADirectoryError | IsADirectoryError | PermissionError
+    if isinstance(error, SettingsError | CycloptsError | places):
+        return EXIT_SETTINGS
+    if isinstance(error, LockedError):
+        return EXIT_LOCKED
+    if isinstance(error, GoldenCheckError):
+        return EXIT_GOLDEN
+    return EXIT_UNEXPECTED

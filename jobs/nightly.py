@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
+from upath import UPath
 
 from emolib.archive.drift import Drift, drift
 from emolib.archive.lock import Lock
@@ -18,7 +20,8 @@ from emolib.archive.verification import verify
 from emolib.errors import EmolibError, SettingsError
 from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, write_json
-from jobs.console import EXIT_VERIFY, Result, say
+from jobs.console import EXIT_VERIFY, Result, code_of, say
+from jobs.metrics import write_metrics
 from jobs.runs import Options, carry_out, prepare, show_plan, summarise
 
 Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
@@ -32,6 +35,7 @@ def nightly(
     out: str,
     options: Options,
     report: str | None = None,
+    metrics: str | None = None,
     date: str | None = None,
     since: str | None = None,
     limit_hours: Hours = None,
@@ -53,6 +57,9 @@ def nightly(
     report
         A folder for summaries and pages: each night gets a folder of its own in it, and if it scored anything a page
         and what drifted.
+    metrics
+        A file for the night's measures as OpenMetrics text, such as Prometheus's node exporter collects; each night
+        writes it anew.
     date
         Only calls of this day, such as 2026-11-25.
     since
@@ -88,8 +95,8 @@ def nightly(
         try:
             runs = carry_out(task, lock)
         except EmolibError as error:
-            if folder is not None:
-                write_json(folder / "summary.json", {"job": "nightly", "night": _time(night), "error": str(error)})
+            failed = {"job": "nightly", "night": _time(night), "error": str(error), "exit_code": code_of(error)}
+            _leave(folder, metrics, failed)
             raise
         problems = verify(out).problems if is_predictions(out) else []
         closed = {run.run_id for run in runs}
@@ -109,15 +116,20 @@ def nightly(
         "page": None,
     }
     code = EXIT_VERIFY if problems else ended.exit_code
-    if folder is not None:
-        if runs:
-            summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
-            write_json(
-                folder / "drift.json", {"groups": [{**asdict(each), "verdict": each.verdict} for each in drifts]}
-            )
-            say(f"page: {summary['page']}")
-        write_json(folder / "summary.json", {**summary, "exit_code": code})
+    if folder is not None and runs:
+        summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
+        write_json(folder / "drift.json", {"groups": [{**asdict(each), "verdict": each.verdict} for each in drifts]})
+        say(f"page: {summary['page']}")
+    _leave(folder, metrics, {**summary, "exit_code": code})
     return Result(summary, code)
+
+
+def _leave(folder: UPath | None, metrics: str | None, summary: Mapping[str, Any]) -> None:
+    """Write down how a night ended, where that was asked for."""
+    if folder is not None:
+        write_json(folder / "summary.json", summary)
+    if metrics is not None:
+        write_metrics(metrics, summary, ended_s=time.time())
 
 
 def _brief(found: Drift) -> dict[str, Any]:

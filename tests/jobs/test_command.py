@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path,
     assert by_file.exit_code == 0
     by_flag = run_emolib("score", calls, "--config", settings, "--block-s", "7200")
     assert by_file.summary["blocks"] > by_flag.summary["blocks"]
+
+
+def test_machines_read_what_is_said(calls: Path, model: Path, tmp_path: Path) -> None:
+    asked = ("--log-format", "json", "score", calls, "--model", model, "--out", tmp_path / "P", "--plan")
+    ended, said = in_process(*asked)
+    assert ended.exit_code == 0
+    lines = [json.loads(line) for line in said.strip().splitlines()]
+    assert all({"time", "message"} <= set(line) for line in lines)
+    assert lines[-1]["message"] == "plan"
+    assert sum(row["recordings"] for row in lines[-1]["rows"]) == ended.summary["to_score"]
 
 
 @pytest.mark.slow

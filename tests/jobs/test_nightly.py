@@ -7,8 +7,10 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from emolib import archive
 from emolib.errors import EmolibError
@@ -30,9 +32,15 @@ def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
     late = next(growing.rglob("*.wav"))
     shutil.move(late, tmp_path / "late.wav")
     asked = ("nightly", growing, "--model", model, "--out", tmp_path / "P", "--report", tmp_path / "nights", *cluster)
-    asked = (*asked, "--failure-budget", "1")
+    measures = tmp_path / "metrics/emolib.prom"
+    asked = (*asked, "--failure-budget", "1", "--metrics", measures)
     first = run_emolib(*asked)
     assert (first.exit_code, first.summary["problems"]) == (0, 0)
+    found = {sample.name: sample.value for sample in _samples(measures)}
+    assert found["emolib_night_recordings_listed"] == first.summary["listed"]
+    assert (found["emolib_night_exit_code"], found["emolib_night_verify_problems"]) == (0, 0)
+    by_code = {each.labels["code"]: each.value for each in _samples(measures) if each.name == "emolib_night_recordings"}
+    assert {code: count for code, count in by_code.items() if count} == first.summary["codes"]
     shutil.move(tmp_path / "late.wav", late)
     os.utime(late)
     unsettled = run_emolib(*asked, "--since", "2024-01-01").summary
@@ -50,6 +58,10 @@ def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
     assert [each["drift"] for each in stored] == [[]] * 4  # too few for that
     assert late.name in (pages[2] / "index.html").read_text()
     assert late.name not in (pages[0] / "index.html").read_text()
+
+
+def _samples(path: Path) -> list[Any]:
+    return [sample for family in text_string_to_metric_families(path.read_text()) for sample in family.samples]
 
 
 def test_a_night_has_an_order_and_an_end(growing: Path, model: Path, tmp_path: Path) -> None:
@@ -123,6 +135,8 @@ def test_a_night_that_fails_leaves_a_summary_that_says_why(
 
     monkeypatch.setattr("jobs.nightly.carry_out", fails)
     asked = ("nightly", calls, "--model", model, "--out", tmp_path / "P", "--report", tmp_path / "nights", *cluster)
+    asked = (*asked, "--metrics", tmp_path / "emolib.prom")
     assert run_emolib(*asked).exit_code == 70
+    assert [each.value for each in _samples(tmp_path / "emolib.prom") if each.name == "emolib_night_exit_code"] == [70]
     (night,) = (tmp_path / "nights").iterdir()
     assert json.loads((night / "summary.json").read_text())["error"] == "1 of 4 blocks could not be scored"
