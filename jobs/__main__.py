@@ -34,6 +34,7 @@ The way from labelled corpora to a labelled archive of calls:
     emolib score /archive --model model --out labels      calls to Parquet
     emolib verify labels                                  nothing is lost
     emolib report labels --out page                       a page for people
+    emolib erase labels --call-id ID                      a call is forgotten
     emolib nightly /archive --model model --out labels --report pages
                                                           all three, every night
 
@@ -55,6 +56,7 @@ _COMMANDS = {
     "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
     "score": "Label an archive of calls; run it again and it continues.",
     "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
+    "erase": "Remove all that predictions hold of a call, and never score it again.",
     "verify": "Prove that predictions, or a feature store, are whole.",
     "report": "Make a page from predictions.",
 }

@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 from upath import UPath
 
 from emolib.archive.drift import Drift, drift
+from emolib.archive.forgetting import forget_before
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice
 from emolib.archive.predictions import is_predictions
@@ -40,6 +41,7 @@ def nightly(
     since: str | None = None,
     limit_hours: Hours = None,
     backfill_hours: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 0.0,
+    keep_days: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     settle_s: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 300.0,
     plan: Annotated[bool, Parameter(negative=())] = False,
 ) -> Result:
@@ -68,6 +70,9 @@ def nightly(
         Score at most so many hours of sound (estimated), the newest days first.
     backfill_hours
         Hours of those for what is left from before, the oldest days first.
+    keep_days
+        Retention: rows of calls that are older, in days, are removed, and such calls are not scored. Calls whose date
+        nobody knows are kept.
     settle_s
         Files that were changed within so many seconds may still be written to, and are left for the next night.
     plan
@@ -79,7 +84,9 @@ def nightly(
             "would never be scored"
         )
     out, began, night = absolute(out), time.monotonic(), datetime.now(UTC)
+    keep_since = None if keep_days is None else (night.date() - timedelta(days=keep_days)).isoformat()
     choice = Choice(
+        keep_since=keep_since,
         date=_day("date", date),
         since=_day("since", since),
         limit_s=math.inf if limit_hours is None else 3600 * limit_hours,
@@ -93,6 +100,7 @@ def nightly(
     folder = None if report is None else resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
     with Lock(out) as lock:
         try:
+            forgotten = forget_before(out, keep_since) if keep_since is not None and is_predictions(out) else 0
             runs = carry_out(task, lock)
         except EmolibError as error:
             failed = {"job": "nightly", "night": _time(night), "error": str(error), "exit_code": code_of(error)}
@@ -111,6 +119,7 @@ def nightly(
     summary = {
         **ended.summary,
         "night": _time(night),
+        "forgotten": forgotten,
         "problems": len(problems),
         "drift": [_brief(each) for each in drifts],
         "page": None,

@@ -13,6 +13,7 @@ import pandas as pd
 from cyclopts import Parameter
 
 from emolib.archive import ledger
+from emolib.archive.forgetting import without_buried
 from emolib.archive.isolation import score_apart
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as plan_recordings
@@ -138,7 +139,8 @@ class Task:
 
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
-        return len(due(self.listing, ledger.known(self.out)))
+        all_due = Choice(keep_since=self.choice.keep_since)
+        return len(plan_recordings(self.listing, ledger.known(self.out), block_s=math.inf, choice=all_due))
 
     def plan(self) -> pd.DataFrame:
         """Return the plan of a run that would begin now."""
@@ -173,6 +175,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
+    listing = without_buried(out, listing)
     choice = replace(choice or Choice(), retry=_codes(options.retry))
     rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out), choice.retry)
     total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(waiting["uri"], waiting["size"], strict=True))

@@ -19,6 +19,9 @@ _DATES = (
     re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?!\d)"),
 )
 
+# Of calls of which nobody knows it.
+UNKNOWN_DATE = "1970-01-01"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -82,7 +85,7 @@ def call_date(uri: str, modified_s: float) -> tuple[str, str]:
     try:
         return datetime.fromtimestamp(modified_s, tz=UTC).date().isoformat(), "modified"
     except (ValueError, OverflowError, OSError):  # unknown (NaN), or a year that no calendar has
-        return "1970-01-01", "unknown"
+        return UNKNOWN_DATE, "unknown"
 
 
 def _possible(pattern: re.Pattern[str], uri: str) -> Iterator[date]:

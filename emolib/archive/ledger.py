@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -214,10 +214,7 @@ class Run:
         for start in range(0, len(plan), _PLAN_ROWS):
             rows = plan.iloc[start : start + _PLAN_ROWS]
             name = f"part-{len(stored):05d}.parquet"
-            sink = pa.BufferOutputStream()
-            table = pa.Table.from_pandas(rows, PLAN_SCHEMA, preserve_index=False)
-            pq.write_table(table, sink, row_group_size=_PLAN_GROUP, compression="zstd")
-            write_bytes(run.folder / "plan" / name, sink.getvalue().to_pybytes())
+            run._write_plan(name, pa.Table.from_pandas(rows, PLAN_SCHEMA, preserve_index=False))
             stored.append(
                 {"name": name, "first_block": int(rows["block"].iloc[0]), "last_block": int(rows["block"].iloc[-1])}
             )
@@ -369,6 +366,35 @@ class Run:
         self.sweep()
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         write_json(self.folder / "summary.json", {**summary, **facts})
+
+    def forget(self, recording_ids: Collection[str]) -> None:
+        """Remove some recordings from the plan and the verdicts; what is left keeps its blocks.
+
+        Only for the holder of the lock.
+        """
+        gone = pa.array(sorted(recording_ids), pa.string())
+        facts = read_json(self.folder / "plan.json")
+        for part in facts["parts"]:
+            place = self.folder / "plan" / part["name"]
+            rows = ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
+            kept = rows.filter(pc.invert(pc.is_in(rows["recording_id"], gone)))
+            if len(kept) < len(rows):
+                self._write_plan(part["name"], kept)
+        plan = self.plan()
+        now = {"recordings": len(plan), "estimated_s": float(plan["estimated_s"].sum())}
+        if now["recordings"] != facts["recordings"]:
+            write_json(self.folder / "plan.json", facts | now)
+        for place in (self.folder / "verdicts").glob("*.json"):
+            stored = read_json(place)
+            if kept_verdicts := {name: each for name, each in stored.items() if name not in recording_ids}:
+                write_json(place, kept_verdicts)
+            else:
+                place.unlink()
+
+    def _write_plan(self, name: str, rows: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, row_group_size=_PLAN_GROUP, compression="zstd")
+        write_bytes(self.folder / "plan" / name, sink.getvalue().to_pybytes())
 
     def _verdicts(self, block: int) -> UPath:
         return self.folder / "verdicts" / f"{block:06d}.json"

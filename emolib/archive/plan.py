@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from emolib.archive.calls import call_of
+from emolib.archive.calls import UNKNOWN_DATE, call_of
 from emolib.errors import Code, SettingsError
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Choice:
     ----------
     retry
         Codes that are due once more, however often they were tried.
+    keep_since
+        No calls from before this day (ISO): they are beyond retention. Those whose date nobody knows are taken.
     date
         Only calls of this day (ISO).
     since
@@ -94,6 +96,7 @@ class Choice:
     """
 
     retry: frozenset[Code] = frozenset()
+    keep_since: str | None = None
     date: str | None = None
     since: str | None = None
     limit_s: float = math.inf
@@ -117,6 +120,8 @@ class Choice:
         ['2024-05-01', '2024-05-03']
         """
         rows = rows[~((rows["modified_s"] - self.now_s).abs() < self.settle_s)]  # not a number where nobody knows
+        if self.keep_since is not None:
+            rows = rows[(rows["date"] >= self.keep_since) | (rows["date"] == UNKNOWN_DATE)]
         if self.date is not None:
             rows = rows[rows["date"] == self.date]
         newest = rows.sort_values(["date", "uri"], ascending=[False, True])

@@ -1,0 +1,53 @@
+"""`emolib erase`: a call that somebody wants forgotten."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from emolib.archive.forgetting import bury, forget, recordings_of
+from emolib.archive.lock import Lock
+from emolib.archive.predictions import require_predictions
+from emolib.archive.verification import verify
+from emolib.errors import SettingsError
+from emolib.storage import absolute
+from jobs.console import EXIT_DONE, EXIT_VERIFY, Result, say
+
+
+def erase(pred: str, *, call_id: Annotated[tuple[str, ...], Parameter(negative=())]) -> Result:
+    """Remove all that predictions hold of some calls, and never score them again.
+
+    Their rows go from every table, plan and verdict, and a keyed hash of each recording stays, so that no later run
+    plans it. The recordings themselves are not touched, nor are pages and exports that were made before.
+
+    Parameters
+    ----------
+    pred
+        Folder or URL of the predictions.
+    call_id
+        A call, as the column call_id has it; may be given several times.
+    """
+    pred = absolute(pred)
+    require_predictions(pred)
+    with Lock(pred):
+        of_call = {name: recordings_of(pred, name) for name in call_id}
+        if unknown := [name for name, recordings in of_call.items() if not recordings]:
+            raise SettingsError(
+                f"nothing found of call {unknown[0]} in {pred}, expected a call_id of its tables; erased calls are gone"
+            )
+        recordings = set().union(*of_call.values())
+        bury(pred, recordings)  # first: whatever happens now, nobody plans it again
+        rows = forget(pred, recordings)
+        problems = verify(pred).problems
+    for problem in problems[:5]:
+        say(problem)
+    summary = {
+        "job": "erase",
+        "out": pred,
+        "calls": len(of_call),
+        "recordings": len(recordings),
+        "recordings_with_rows": rows,
+        "problems": len(problems),
+    }
+    return Result(summary, EXIT_VERIFY if problems else EXIT_DONE)

@@ -1,0 +1,105 @@
+"""Erasure and retention: no trace is left, nothing comes back, and everything else stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from emolib.archive import forgetting, read, rewriting
+from emolib.archive.ledger import Verdict, known, runs
+from emolib.archive.plan import Choice, listing_table, plan
+from emolib.archive.predictions import files
+from emolib.archive.verification import verify
+from emolib.errors import Code
+from emolib.sound.manifest import list_recordings
+
+URI = "2024-05-01/1.wav"
+
+
+def _everything(pred: Path) -> str:
+    """Return all that stands in any file of a folder."""
+    said = []
+    for place in sorted(pred.rglob("*")):
+        if place.suffix == ".parquet":
+            said.append(str(pq.ParquetFile(place).read().to_pylist()))
+        elif place.is_file():
+            said.append(place.read_text())
+    return "\n".join(said)
+
+
+def _due(pred: Path, archive: Path, choice: Choice | None = None) -> list[str]:
+    listing = forgetting.without_buried(pred, listing_table(list_recordings(archive)))
+    return plan(listing, known(pred), block_s=1e6, choice=choice)["uri"].tolist()
+
+
+def _erase(pred: Path, call_id: str) -> int:
+    names = forgetting.recordings_of(pred, call_id)
+    forgetting.bury(pred, names)
+    return forgetting.forget(pred, names)
+
+
+def test_an_erased_call_leaves_no_trace_and_does_not_come_back(archive: Path, pred: Path) -> None:
+    before = {table: read(pred, table=table) for table in ("recordings", "channels", "windows", "calls")}
+    (row,) = before["recordings"].query("uri == @URI").itertuples()
+    (run,) = runs(pred)
+    run.judge(0, {row.recording_id: Verdict(Code.TIMEOUT, "slow"), "another": Verdict(Code.KILLED, "broken")})
+    for said in (row.recording_id, URI):
+        assert said in _everything(pred)
+    assert _erase(pred, row.call_id) == 1
+    for said in (row.recording_id, row.call_id, URI):
+        assert said not in _everything(pred)
+    assert list(run.verdicts(0)) == ["another"]
+    assert verify(pred).problems == []
+    for table, rows in before.items():
+        key = "call_id" if table == "calls" else "recording_id"
+        expected = rows[rows[key] != row.recording_id].reset_index(drop=True)
+        pd.testing.assert_frame_equal(read(pred, table=table), expected)
+    assert _due(pred, archive) == []
+    assert forgetting.recordings_of(pred, row.call_id) == set()
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_an_erasure_that_is_killed_is_finished_by_the_next(
+    archive: Path, pred: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    call_id = read(pred, table="recordings").query("uri == @URI")["call_id"].iloc[0]
+    write_part, writes = rewriting.write_part, iter(range(100))
+
+    def dies(*arguments: Any, **named: Any) -> None:
+        if next(writes) == written:
+            raise KeyboardInterrupt
+        write_part(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewriting, "write_part", dies)
+        with pytest.raises(KeyboardInterrupt):
+            _erase(pred, call_id)
+    assert _due(pred, archive) == [], "it is buried already"
+    assert _erase(pred, call_id) == 1
+    assert URI not in _everything(pred)
+    assert verify(pred).problems == []
+
+
+def test_days_beyond_retention_go_and_are_not_scored_again(archive: Path, pred: Path) -> None:
+    before = read(pred, table="windows")
+    assert forgetting.forget_before(pred, "2024-05-02") == 3
+    assert forgetting.forget_before(pred, "2024-05-02") == 0
+    assert verify(pred).problems == []
+    expected = before[before["date"] >= "2024-05-02"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read(pred, table="windows"), expected)
+    assert not [path for table in ("recordings", "windows") for path in files(pred, table) if "05-01" in str(path)]
+    assert "2024-05-01" not in _everything(pred)
+    assert _due(pred, archive, Choice(keep_since="2024-05-02")) == []
+    assert len(_due(pred, archive)) == 3
+
+
+def test_a_night_after_both(archive: Path, pred: Path, write: Any) -> None:
+    late = read(pred, table="recordings").query("uri == '2024-05-02/mono.wav'")["call_id"].iloc[0]
+    _erase(pred, late)
+    forgetting.forget_before(pred, "2024-05-02")
+    write(archive / "2024-05-03/new.wav", b"RIFF")
+    assert _due(pred, archive, Choice(keep_since="2024-05-02")) == ["2024-05-03/new.wav"]
