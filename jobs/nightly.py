@@ -63,11 +63,12 @@ def nightly(
         A file for the night's measures as OpenMetrics text, such as Prometheus's node exporter collects; each night
         writes it anew.
     date
-        Only calls of this day, such as 2026-11-25.
+        Only calls of this day, such as 2026-11-25, beside what an interrupted run had planned.
     since
         Only calls from this day on; older ones only as --backfill-hours.
     limit_hours
-        Score at most so many hours of sound (estimated), the newest days first.
+        Score at most so many hours of sound (estimated), the newest days first; what an interrupted run had planned is
+        finished all the same, and counts.
     backfill_hours
         Hours of those for what is left from before, the oldest days first.
     keep_days

@@ -204,7 +204,9 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
         for run in interrupted:
             finished += _resume(client, run, lock)
         if interrupted:
-            planned = task.plan()
+            done_s = sum(run.totals()[1] for run in finished)
+            left = replace(task.choice, limit_s=max(0.0, task.choice.limit_s - done_s))
+            planned = replace(task, choice=left).plan()
         if len(planned):
             lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             run = ledger.Run.create(task.out, config=task.config, plan=planned)
