@@ -45,16 +45,17 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], *, keep: str | None 
     others = [part for part in committed(pred) if part.run_id != keep]
     for part in _holding(pred, others, gone):
         classes = Run.open(pred, part.run_id).config.classes
-        rows = {table: _rows(pred, table, part, classes) for table in TABLES}
-        in_block = rows["recordings"]["recording_id"]
-        taken += pc.sum(pc.is_in(in_block, gone)).as_py()
+        # A table whose part is missing is damaged, which is for `verify` to say, and stays so.
+        rows = {table: _rows(pred, table, part, classes) for table in TABLES if part.path(pred, table).exists()}
+        taken += pc.sum(pc.is_in(rows["recordings"]["recording_id"], gone)).as_py()
         left = {
-            table: rows[table].filter(pc.invert(pc.is_in(rows[table]["recording_id"], gone)))
-            for table in TABLES
+            table: each.filter(pc.invert(pc.is_in(each["recording_id"], gone)))
+            for table, each in rows.items()
             if table != "calls"
         }
-        left["calls"] = rows["calls"].filter(pc.is_in(rows["calls"]["call_id"], left["recordings"]["call_id"]))
-        for table in [*(name for name in TABLES if name != "recordings"), "recordings"]:
+        if "calls" in rows:
+            left["calls"] = rows["calls"].filter(pc.is_in(rows["calls"]["call_id"], left["recordings"]["call_id"]))
+        for table in sorted(left, key=lambda table: table == "recordings"):
             write_part(pred, table, part, left[table], classes=classes)
     return taken
 
