@@ -131,12 +131,11 @@ def main() -> None:
 
 def _ended_by(error: BaseException) -> console.Result:
     """Say in one line what stopped a job, and with which code."""
+    code, text = console.code_of(error), " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        code, text = console.EXIT_INTERRUPTED, "interrupted: run the same command again, what is done stays done"
-    else:
-        code, text = console.code_of(error), " ".join(str(error).split())
-        if code == console.EXIT_UNEXPECTED:
-            text = f"{type(error).__name__}: {text} (--debug shows where)"
+        text = "interrupted: run the same command again, what is done stays done"
+    elif code == console.EXIT_UNEXPECTED:
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
     console.say(f"emolib: {text}")
     return console.Result({"error": text}, code)
 

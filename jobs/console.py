@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from emolib.errors import GoldenCheckError, LockedError, SettingsError
+from emolib.errors import EmolibError, GoldenCheckError, LockedError, SettingsError
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -30,6 +30,11 @@ EXIT_UNEXPECTED = 70
 
 # A log has no cursor to redraw a bar with, so there it gets a line this often.
 _LOG_EVERY_S = 30.0
+
+
+class StalledError(EmolibError):
+    """The cluster went away, or stopped making progress: what is done stays done, the rest can be done later."""
+
 
 FailureBudget = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 
@@ -134,4 +139,6 @@ def code_of(error: BaseException) -> int:
         return EXIT_LOCKED
     if isinstance(error, GoldenCheckError):
         return EXIT_GOLDEN
+    if isinstance(error, StalledError | KeyboardInterrupt):
+        return EXIT_INTERRUPTED
     return EXIT_UNEXPECTED

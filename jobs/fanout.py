@@ -6,6 +6,8 @@ block finishes for too long stops with a message.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,17 +20,16 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
 from emolib.errors import EmolibError
+from jobs.console import StalledError
 
 R = TypeVar("R")
+
+_GONE = "the cluster's scheduler is gone: start it, and run the same command again; what is done stays done"
 
 # Enough that a worker never waits for the driver, few enough that little is lost when the driver dies.
 _BLOCKS_PER_WORKER = 3
 # Looking for ended blocks costs nothing; asking the scheduler for its workers does, with many of them.
 _POLL_S, _COUNT_WORKERS_EVERY_S = 0.02, 2.0
-
-
-class StalledError(EmolibError):
-    """The cluster stopped making progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def fan_out(
     Raises
     ------
     StalledError
-        If no block ended for ``stall_s`` seconds.
+        If no block ended for ``stall_s`` seconds, or the scheduler is gone.
     EmolibError
         What the function raised: wrong settings are wrong for every block. Blocks under way are cancelled.
     """
@@ -89,7 +90,7 @@ def fan_out(
         last, counted, room_in_all = time.monotonic(), -math.inf, 0
         while True:
             if time.monotonic() - counted > _COUNT_WORKERS_EVERY_S:
-                room_in_all = _BLOCKS_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+                room_in_all = _BLOCKS_PER_WORKER * max(1, _workers(client))
                 counted = time.monotonic()
             room = room_in_all - len(under_way)
             for future, block in _submit(client, function, list(islice(waiting, max(0, room)))):
@@ -113,6 +114,14 @@ def fan_out(
         pool.clear()
 
 
+def _workers(client: Client) -> int:
+    """Return how many workers there are."""
+    seen = client.scheduler_info(n_workers=-1)
+    if "workers" not in seen:  # the client gave up reaching the scheduler, and is closed
+        raise StalledError(_GONE)
+    return len(seen["workers"])
+
+
 def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> list[tuple[Future, Block]]:
     if not blocks:
         return []
@@ -127,6 +136,11 @@ def _outcome(future: Future, block: Block) -> Done[Any] | Lost:
         return Lost(block, f"its worker died {error.allowed_failures + 1} times")
     except EmolibError:
         raise
+    except (
+        asyncio.CancelledError,
+        concurrent.futures.CancelledError,
+    ) as error:  # the scheduler that knew of it is gone
+        raise StalledError(_GONE) from error
     except Exception as error:  # one block must not take the others with it, whatever it met
         return Lost(block, f"{type(error).__name__}: {error}")
     return Done(block, value)

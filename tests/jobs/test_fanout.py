@@ -11,7 +11,8 @@ from distributed import Client
 
 from emolib.corpora import splits
 from emolib.errors import SettingsError
-from jobs.fanout import Block, Done, Lost, StalledError, fan_out
+from jobs.console import StalledError
+from jobs.fanout import Block, Done, Lost, fan_out
 
 
 @pytest.fixture
