@@ -32,10 +32,13 @@ def erase(pred: str, *, call_id: Annotated[tuple[str, ...], Parameter(negative=(
     require_predictions(pred)
     with Lock(pred):
         of_call = {name: recordings_of(pred, name) for name in call_id}
-        if unknown := [name for name, recordings in of_call.items() if not recordings]:
+        unknown = [name for name, recordings in of_call.items() if not recordings]
+        if len(unknown) == len(of_call):
             raise SettingsError(
                 f"nothing found of call {unknown[0]} in {pred}, expected a call_id of its tables; erased calls are gone"
             )
+        for name in unknown:
+            say(f"nothing found of call {name}: it was erased before, or is spelt otherwise")
         recordings = set().union(*of_call.values())
         bury(pred, recordings)  # first: whatever happens now, nobody plans it again
         rows = forget(pred, recordings)
@@ -45,7 +48,7 @@ def erase(pred: str, *, call_id: Annotated[tuple[str, ...], Parameter(negative=(
     summary = {
         "job": "erase",
         "out": pred,
-        "calls": len(of_call),
+        "calls": len(of_call) - len(unknown),
         "recordings": len(recordings),
         "recordings_with_rows": rows,
         "problems": len(problems),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice
 from emolib.archive.predictions import is_predictions
 from emolib.archive.verification import verify
-from emolib.errors import EmolibError, SettingsError
+from emolib.errors import SettingsError
 from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, write_json
 from jobs.console import EXIT_VERIFY, Result, code_of, say
@@ -95,43 +96,54 @@ def nightly(
         now_s=night.timestamp(),
         settle_s=settle_s,
     )
-    task = prepare(archive, out, options, choice)
     if plan:
-        return show_plan(task, job="nightly")
+        return show_plan(prepare(archive, out, options, choice), job="nightly")
     folder = None if report is None else resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
-    with Lock(out) as lock:
-        try:
+    with _noted(folder, metrics, night):
+        task = prepare(archive, out, options, choice)
+        with Lock(out) as lock:
             forgotten = forget_before(out, keep_since) if keep_since is not None and is_predictions(out) else 0
             runs = carry_out(task, lock)
-        except EmolibError as error:
-            failed = {"job": "nightly", "night": _time(night), "error": str(error), "exit_code": code_of(error)}
-            _leave(folder, metrics, failed)
-            raise
-        problems = verify(out).problems if is_predictions(out) else []
-        closed = {run.run_id for run in runs}
-        drifts = drift(out, closed) if runs and not problems else []  # what is damaged may not even be readable
-    for problem in problems[:_SHOWN]:
-        say(problem)
-    for each in drifts:
-        if each.moved:
-            say(each.sentence)
-    seconds = time.monotonic() - began
-    ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
-    summary = {
-        **ended.summary,
-        "night": _time(night),
-        "forgotten": forgotten,
-        "problems": len(problems),
-        "drift": [_brief(each) for each in drifts],
-        "page": None,
-    }
-    code = EXIT_VERIFY if problems else ended.exit_code
-    if folder is not None and runs:
-        summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
-        write_json(folder / "drift.json", {"groups": [{**asdict(each), "verdict": each.verdict} for each in drifts]})
-        say(f"page: {summary['page']}")
-    _leave(folder, metrics, {**summary, "exit_code": code})
+            problems = verify(out).problems if is_predictions(out) else []
+            closed = {run.run_id for run in runs}
+            drifts = drift(out, closed) if runs and not problems else []  # what is damaged may not even be readable
+        for problem in problems[:_SHOWN]:
+            say(problem)
+        for each in drifts:
+            if each.moved:
+                say(each.sentence)
+        seconds = time.monotonic() - began
+        ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
+        summary = {
+            **ended.summary,
+            "night": _time(night),
+            "forgotten": forgotten,
+            "problems": len(problems),
+            "drift": [_brief(each) for each in drifts],
+            "page": None,
+        }
+        code = EXIT_VERIFY if problems else ended.exit_code
+        if folder is not None and runs:
+            summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
+            groups = [{**asdict(each), "verdict": each.verdict} for each in drifts]
+            write_json(folder / "drift.json", {"groups": groups})
+            say(f"page: {summary['page']}")
+        _leave(folder, metrics, {**summary, "exit_code": code})
     return Result(summary, code)
+
+
+@contextmanager
+def _noted(folder: UPath | None, metrics: str | None, night: datetime) -> Iterator[None]:
+    """Write down what ends a night early, whatever it is: whoever reads measures must not see those of the last."""
+    try:
+        yield
+    except BaseException as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        with suppress(OSError):  # what ended it may keep this from being written, and is the better message
+            _leave(
+                folder, metrics, {"job": "nightly", "night": _time(night), "error": text, "exit_code": code_of(error)}
+            )
+        raise
 
 
 def _leave(folder: UPath | None, metrics: str | None, summary: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ import pandas as pd
 from cyclopts import Parameter
 
 from emolib.archive import ledger
-from emolib.archive.forgetting import without_buried
-from emolib.archive.isolation import score_apart
+from emolib.archive.forgetting import forget_buried, without_buried
+from emolib.archive.isolation import SLOWEST, score_apart
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as plan_recordings
 from emolib.archive.rewriting import make_room
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
 # the same, but not into such as take longer to plan, commit and report than to score.
 _LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
+_STALL_S = 1800.0
 
 
 @Parameter(name="*")
@@ -140,13 +141,17 @@ class Task:
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
         all_due = Choice(keep_since=self.choice.keep_since)
-        return len(plan_recordings(self.listing, ledger.known(self.out), block_s=math.inf, choice=all_due))
+        return len(plan_recordings(self.listed(), ledger.known(self.out), block_s=math.inf, choice=all_due))
+
+    def listed(self) -> pd.DataFrame:
+        """Return the listing without what was erased meanwhile: listing takes long, and no lock is held for it."""
+        return without_buried(self.out, self.listing)
 
     def plan(self) -> pd.DataFrame:
         """Return the plan of a run that would begin now."""
         known, rates = ledger.known(self.out), ledger.byte_rates(self.out)
         return plan_recordings(
-            self.listing,
+            self.listed(),
             known,
             block_s=self.config.block_s,
             max_recordings=self.config.max_recordings,
@@ -196,15 +201,17 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
     """Finish the open runs, then run a new one over what is due; return the runs that were closed."""
     ledger.remove_unstarted(task.out)
+    forget_buried(task.out)
     interrupted, planned = ledger.open_runs(task.out), task.plan()
     if not interrupted and planned.empty:
         return []  # a cluster takes seconds to start
     finished: list[ledger.Run] = []
     with connect(task.where) as client:
+        before_s = sum(run.totals()[1] for run in interrupted)
         for run in interrupted:
             finished += _resume(client, run, lock)
         if interrupted:
-            done_s = sum(run.totals()[1] for run in finished)
+            done_s = sum(run.totals()[1] for run in interrupted) - before_s
             left = replace(task.choice, limit_s=max(0.0, task.choice.limit_s - done_s))
             planned = replace(task, choice=left).plan()
         if len(planned):
@@ -219,7 +226,7 @@ def show_plan(task: Task, *, job: str) -> Result:
     """Say what would be done."""
     open_runs = ledger.open_runs(task.out)
     planned = task.plan()
-    waiting = len(due(task.listing, ledger.known(task.out), task.choice.retry))
+    waiting = len(due(task.listed(), ledger.known(task.out), task.choice.retry))
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
     table(
@@ -264,7 +271,8 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
 def _taken_by_others(run: ledger.Run) -> int:
     """Count recordings of a run's open blocks that have a row: a run that lost its lock had planned them too."""
     known, plan = ledger.known(run.pred), run.plan()
-    others = known[known["run_id"] != run.run_id].set_index("recording_id")["run_id"]
+    others = known[known["run_id"] != run.run_id].sort_values("run_id").drop_duplicates("recording_id", keep="last")
+    others = others.set_index("recording_id")["run_id"]
     left = plan[plan["block"].isin(run.todo()["block"]) & plan["recording_id"].isin(others.index)]
     older = others.reindex(left["recording_id"]).to_numpy() < run.run_id
     return int((~(older & left["replaces"].eq(True))).sum())
@@ -279,7 +287,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
     lost = []
     with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
-        for ended in fan_out(client, score_apart, blocks):
+        for ended in fan_out(client, score_apart, blocks, stall_s=_stall_s(run)):
             lock.check()
             progress.advance(ended.block.audio_s)
             if not isinstance(ended, Done):
@@ -291,6 +299,12 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
         )
     codes, audio_s = run.totals()
     run.close({**_counts(codes), "audio_s": round(audio_s, 1)})
+
+
+def _stall_s(run: ledger.Run) -> float:
+    """Return how long no block may end: longer than a recording that hangs is waited for, twice."""
+    longest_s = float(run.plan()["estimated_s"].max())
+    return _STALL_S + 2 * max(run.config.limits.recording_s, longest_s / SLOWEST)
 
 
 def _counts(codes: Mapping[str, int]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from emolib.archive.calls import UNKNOWN_DATE
-from emolib.archive.ledger import runs
-from emolib.archive.predictions import committed, scan
+from emolib.archive.ledger import known, runs
+from emolib.archive.predictions import Part, committed, scan
 from emolib.archive.rewriting import take_out
 from emolib.archive.schemas import TABLES, schema
 from emolib.errors import EmolibError
@@ -30,8 +30,8 @@ def recordings_of(pred: AnyPath, call_id: str) -> set[str]:
     return {name for rows in _named(pred) for name in rows.loc[rows["call_id"] == call_id, "recording_id"]}
 
 
-def forget(pred: AnyPath, recording_ids: Collection[str]) -> int:
-    """Remove every row of some recordings from the tables, and what the runs hold of them.
+def forget(pred: AnyPath, recording_ids: Collection[str], *, before: str | None = None) -> int:
+    """Remove every row of some recordings, those of days before a date if one is given, from the tables and the runs.
 
     Returns
     -------
@@ -45,13 +45,12 @@ def forget(pred: AnyPath, recording_ids: Collection[str]) -> int:
     """
     if not recording_ids:
         return 0
-    taken = take_out(pred, recording_ids)
+    taken = take_out(pred, recording_ids, [part for part in committed(pred) if before is None or part.date < before])
     for run in runs(pred):
-        run.forget(recording_ids)
-    if left := [name for rows in _named(pred) for name in rows["recording_id"] if name in recording_ids]:
-        raise EmolibError(
-            f"recording {left[0]} is still named in {pred}, expected no trace; run the same command again"
-        )
+        run.forget(recording_ids, before=before)
+    for rows in _named(pred, before=before):
+        if left := rows.loc[rows["recording_id"].isin(set(recording_ids)), "recording_id"].tolist():
+            raise EmolibError(f"recording {left[0]} still named in {pred}, expected no trace; run the same again")
     return taken
 
 
@@ -61,16 +60,25 @@ def forget_before(pred: AnyPath, date: str) -> int:
     Those whose date nobody knows are kept.
     """
     old = {
-        name
-        for rows in _named(pred, before=date)
-        for name in rows.loc[(rows["date"] < date) & (rows["date"] != UNKNOWN_DATE), "recording_id"]
+        name for rows in _named(pred, before=date) for name in rows.loc[rows["date"] != UNKNOWN_DATE, "recording_id"]
     }
-    taken = forget(pred, old)
+    undated = {
+        name for rows in _named(pred, before=date) for name in rows.loc[rows["date"] == UNKNOWN_DATE, "recording_id"]
+    }
+    taken = forget(pred, old - undated, before=date)
     for part in committed(pred):
         if part.date < date and part.date != UNKNOWN_DATE:  # nothing is left of it; the commit goes last
             for table in [*(name for name in TABLES if name != "recordings"), "recordings"]:
                 part.path(pred, table).unlink(missing_ok=True)
     return taken
+
+
+def forget_buried(pred: AnyPath) -> int:
+    """Remove the rows of what has a tombstone: its erasure was interrupted, or a late worker brought them back."""
+    key, hashes = _tombstones(pred)
+    if not hashes:
+        return 0
+    return forget(pred, {name for name in known(pred)["recording_id"] if _hash(key, name) in hashes})
 
 
 def bury(pred: AnyPath, recording_ids: Iterable[str]) -> None:
@@ -106,10 +114,14 @@ def _hash(key: str, recording_id: str) -> str:
 
 
 def _named(pred: AnyPath, *, before: str | None = None) -> Iterable[pd.DataFrame]:
-    """Yield what the tables, those of the days before a date, and the plans name: recording_id, call_id and date."""
+    """Yield what the tables and the plans name, of days before a date if one is given: recording_id, call_id, date."""
     columns = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "call_id")])
+    by_date: dict[str, list[Part]] = {}
     for part in committed(pred):
         if before is None or part.date < before:
-            yield scan(pred, "recordings", [part], columns).to_table().to_pandas().assign(date=part.date)
+            by_date.setdefault(part.date, []).append(part)
+    for date, group in by_date.items():
+        yield scan(pred, "recordings", group, columns).to_table().to_pandas().assign(date=date)
     for run in runs(pred):
-        yield run.plan()[["recording_id", "call_id", "date"]]
+        plan = run.plan()[["recording_id", "call_id", "date"]]
+        yield plan if before is None else plan[plan["date"] < before]

@@ -26,6 +26,8 @@ from emolib.errors import Code, EmolibError
 
 # Whoever fails so often at one recording that can be scored alone, or between recordings, will fail again.
 _FAILURES = 3
+# However slow a machine is, sound is scored at many times the speed at which it was spoken.
+SLOWEST = 10.0
 _KILLED_S = 10.0  # until a process that was killed is gone
 
 _SERVE = "from emolib.archive.scorer import serve; serve({descriptor})"
@@ -119,8 +121,16 @@ class _Scorer:
                     raise _FailedError(at, answer)
                 at, since = answer, time.monotonic()
         except (EOFError, OSError) as error:
-            died = _ending(self._process.wait(_KILLED_S))
-            raise _FailedError(at, Verdict(Code.KILLED, f"its process {died}, alone as well")) from error
+            raise _FailedError(at, Verdict(Code.KILLED, f"its process {self._ending()}, alone as well")) from error
+
+    def _ending(self) -> str:
+        try:
+            code = self._process.wait(_KILLED_S)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe"
+        if code >= 0:
+            return f"ended with {code}"
+        return f"died of {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
 
     def close(self) -> None:
         """End it, whatever it is at."""
@@ -140,7 +150,9 @@ def _ask(request: Request) -> BlockResult:
     scorer: _Scorer = _of_thread.scorer
     try:
         return scorer.ask(request)
-    except _FailedError:
+    except EmolibError:
+        raise
+    except BaseException:  # whatever it is at now, it is not at what it will be asked next
         del _of_thread.scorer
         scorer.close()
         raise
@@ -150,9 +162,3 @@ def _python_path() -> str:
     """Return where a new process finds what this one finds."""
     given = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
     return os.pathsep.join([*given, *sys.path])
-
-
-def _ending(returncode: int) -> str:
-    if returncode >= 0:
-        return f"ended with {returncode}"
-    return f"died of {signal.Signals(-returncode).name}"

@@ -367,29 +367,34 @@ class Run:
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         write_json(self.folder / "summary.json", {**summary, **facts})
 
-    def forget(self, recording_ids: Collection[str]) -> None:
-        """Remove some recordings from the plan and the verdicts; what is left keeps its blocks.
+    def forget(self, recording_ids: Collection[str], *, before: str | None = None) -> None:
+        """Remove some recordings, those of days before a date if one is given, from the verdicts and the plan.
 
-        Only for the holder of the lock.
+        What is left keeps its blocks. Only for the holder of the lock, when no task of the run is at work.
         """
-        gone = pa.array(sorted(recording_ids), pa.string())
-        facts = read_json(self.folder / "plan.json")
-        for part in facts["parts"]:
-            place = self.folder / "plan" / part["name"]
-            rows = ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
-            kept = rows.filter(pc.invert(pc.is_in(rows["recording_id"], gone)))
-            if len(kept) < len(rows):
-                self._write_plan(part["name"], kept)
+        self.sweep()
         plan = self.plan()
-        now = {"recordings": len(plan), "estimated_s": float(plan["estimated_s"].sum())}
-        if now["recordings"] != facts["recordings"]:
-            write_json(self.folder / "plan.json", facts | now)
+        chosen = plan["recording_id"].isin(set(recording_ids))
+        if before is not None:
+            chosen &= plan["date"] < before
+        gone = set(plan.loc[chosen, "recording_id"])
+        if not gone:
+            return
         for place in (self.folder / "verdicts").glob("*.json"):
             stored = read_json(place)
-            if kept_verdicts := {name: each for name, each in stored.items() if name not in recording_ids}:
-                write_json(place, kept_verdicts)
+            if kept := {name: each for name, each in stored.items() if name not in gone}:
+                write_json(place, kept)
             else:
                 place.unlink()
+        facts = read_json(self.folder / "plan.json")
+        left = {"recordings": len(plan) - len(gone), "estimated_s": float(plan.loc[~chosen, "estimated_s"].sum())}
+        write_json(self.folder / "plan.json", facts | left)
+        for part in facts["parts"]:  # last: they say what is to go
+            place = self.folder / "plan" / part["name"]
+            rows = ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
+            others = rows.filter(pc.invert(pc.is_in(rows["recording_id"], pa.array(sorted(gone), pa.string()))))
+            if len(others) < len(rows):
+                self._write_plan(part["name"], others)
 
     def _write_plan(self, name: str, rows: pa.Table) -> None:
         sink = pa.BufferOutputStream()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from emolib.archive.calls import UNKNOWN_DATE, call_of
 from emolib.errors import Code, SettingsError
+from emolib.sound.manifest import NO_VERSIONS
 
 if TYPE_CHECKING:
     from emolib.sound.manifest import Recording
@@ -172,11 +174,17 @@ def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()
     >>> due(listing, known)[["uri", "attempts", "replaces"]].values.tolist()
     [['b', 1, True], ['c', 3, True], ['d', 1, False]]
     """
-    before = known.set_index("recording_id").reindex(listing["recording_id"])
+    # Two rows of one recording are damage, which scoring it once more mends.
+    twice = set(known.loc[known["recording_id"].duplicated(), "recording_id"])
+    last = known.drop_duplicates("recording_id", keep="last")
+    before = last.set_index("recording_id").reindex(listing["recording_id"])
     is_new, attempts = before["version"].isna().to_numpy(), before["attempts"].fillna(0).to_numpy(np.int32)
     changed = before["version"].to_numpy() != listing["version"].to_numpy()
+    # A file that can't be looked at tonight is no reason to give up what is known of it.
+    changed &= is_new | ~listing["version"].isin(NO_VERSIONS).to_numpy()
     passing = before["code"].isin(_PASSING).to_numpy() & (attempts < _MOST_ATTEMPTS)
     is_due = is_new | changed | passing | before["code"].isin(list(retry)).to_numpy()
+    is_due |= listing["recording_id"].isin(twice).to_numpy()
     return listing.assign(attempts=np.where(changed, 0, attempts) + 1, replaces=~is_new)[is_due]
 
 
@@ -260,14 +268,17 @@ def estimate_s(uri: str, size: int, byte_rates: Mapping[str, float] | None = Non
 
 
 def suffix_of(uri: str) -> str:
-    """Return the suffix of a recording's name in lower case, empty where it has none.
+    """Return the suffix of a recording's name in lower case, empty where it has none that tells of a format.
 
     Examples
     --------
     >>> suffix_of("2024.05/a.WAV"), suffix_of("2024.05/a")
     ('.wav', '')
+    >>> suffix_of("anna.+4917012345")
+    ''
     """
-    return PurePosixPath(uri).suffix.lower()
+    suffix = PurePosixPath(uri).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z][a-z0-9]{0,5}", suffix) else ""
 
 
 def _blocks(rows: pd.DataFrame, block_s: float, max_recordings: int) -> list[int]:

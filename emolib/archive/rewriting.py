@@ -20,30 +20,27 @@ from emolib.storage import AnyPath, resolve
 
 
 def make_room(run: Run) -> int:
-    """Take out what other runs have of the recordings that a run replaces; return the number of recordings.
+    """Take out what older runs have of the recordings that a run is still to replace; return their number.
 
     Only for the holder of the lock.
     """
     plan = run.plan()
-    replaced = plan.loc[plan["replaces"].eq(True), "recording_id"]
-    return take_out(run.pred, set(replaced), keep=run.run_id) if len(replaced) else 0
+    replaced = plan.loc[plan["replaces"].eq(True) & plan["block"].isin(run.todo()["block"]), "recording_id"]
+    if replaced.empty:
+        return 0
+    older = [part for part in committed(run.pred) if part.run_id < run.run_id]
+    return take_out(run.pred, set(replaced), older)
 
 
-def take_out(pred: AnyPath, recording_ids: Collection[str], *, keep: str | None = None) -> int:
-    """Take the rows of some recordings out of every table, and return the number of recordings.
+def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -> int:
+    """Take the rows of some recordings out of some parts of every table, and return the number of recordings.
 
     Each part is written anew without them, its `recordings` last: as long as that names one of them, there is something
     left to do. A part of which nothing is left stays, empty: its block is done.
-
-    Parameters
-    ----------
-    keep
-        The run whose rows stay.
     """
     gone = pa.array(sorted(recording_ids), pa.string())
     taken = 0
-    others = [part for part in committed(pred) if part.run_id != keep]
-    for part in _holding(pred, others, gone):
+    for part in _holding(pred, parts, gone):
         classes = Run.open(pred, part.run_id).config.classes
         # A table whose part is missing is damaged, which is for `verify` to say, and stays so.
         rows = {table: _rows(pred, table, part, classes) for table in TABLES if part.path(pred, table).exists()}

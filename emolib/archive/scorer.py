@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import sys
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 
-from emolib.archive.isolation import At, Request
+from emolib.archive.isolation import SLOWEST, At, Request
 from emolib.archive.ledger import Run
 from emolib.archive.outcomes import BlockResult, Verdict
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.scoring import score_block
 from emolib.errors import Code, EmolibError
 
-# However slow a machine is, sound is scored at many times the speed at which it was spoken.
-_SLOWEST = 10.0
+_LATE_S = 60.0  # after its limit a scorer ends itself, if nobody is there any more to end it
 
 
 def serve(descriptor: int) -> None:
@@ -48,17 +49,32 @@ def _receive(pipe: Connection, asked: SimpleQueue[Request]) -> None:
 def _answer(request: Request, pipe: Connection) -> BlockResult:
     run = Run.open(request.pred, request.run_id)
     limits = run.config.limits
-    if sys.platform == "linux":  # elsewhere there is no such limit, or it counts what is only reserved as well
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        soft = limits.recording_memory if hard == resource.RLIM_INFINITY else min(limits.recording_memory, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    _limit_memory(limits.recording_memory)
     if request.verdicts:
         run.judge(request.block, request.verdicts)
 
     def begins(recording: PlannedRecording | None) -> None:
         if recording is None:
+            faulthandler.cancel_dump_traceback_later()
             pipe.send(At())
         else:
-            pipe.send(At(recording.recording_id, max(limits.recording_s, recording.estimated_s / _SLOWEST)))
+            limit_s = max(limits.recording_s, recording.estimated_s / SLOWEST)
+            # A thread of C, as the recording may keep every thread of Python from running.
+            faulthandler.dump_traceback_later(limit_s + _LATE_S, exit=True, file=nowhere)
+            pipe.send(At(recording.recording_id, limit_s))
 
-    return score_block(request.pred, request.run_id, request.block, alone=request.alone, begins=begins)
+    with open(os.devnull, "w") as nowhere:
+        try:
+            return score_block(request.pred, request.run_id, request.block, alone=request.alone, begins=begins)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _limit_memory(more: int) -> None:
+    """Let this process ask for so many bytes more than it has, on Linux: elsewhere there is no such limit."""
+    if sys.platform != "linux":
+        return
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = 1024 * int(status["VmData"].split()[0]) + more
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

@@ -87,8 +87,11 @@ def verify(pred: AnyPath) -> Verification:
         for table, frame in tables.items():
             counts[table] += len(frame)
         if "recordings" in tables:
-            facts = tables["recordings"][["recording_id", "code", "uri", "version", "call_id"]]
-            rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
+            facts = tables["recordings"].astype({"recording_id": object})[
+                ["recording_id", "code", "uri", "version", "call_id"]
+            ]
+            if len(facts):
+                rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
         if len(tables) == len(TABLES):
             problems += _block_problems(part, tables)
     everything = (
@@ -222,10 +225,13 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
             plans[run.run_id] = run.plan()[["recording_id", "block", "replaces", *_PLANNED]]
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
+    rows = rows.astype({"recording_id": object})
+    newest = rows.groupby("recording_id")["run_id"].max()
     replaced: set[str] = set()  # by runs after the one that is looked at
     for run_id in sorted(plans, reverse=True):
         run, plan = runs[run_id], plans[run_id]
-        plan["replaced"] = plan["recording_id"].isin(replaced)
+        later = newest.reindex(plan["recording_id"]).fillna("").to_numpy(object) > run_id
+        plan = plan.astype({"recording_id": object}).assign(replaced=plan["recording_id"].isin(replaced) | later)
         replaced.update(plan.loc[plan.pop("replaces").eq(True), "recording_id"])
         if not run.is_open and not run.is_abandoned:
             missing = plan[~plan["replaced"] & ~plan["recording_id"].isin(everywhere)]

@@ -40,6 +40,8 @@ _SETTINGS = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".py")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512")
 _MODELS = (".keras", ".onnx", ".npz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
+# In place of the version of a file that is listed and can't be looked at.
+NO_VERSIONS = ("missing", "unreadable")
 NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _MODELS + _PICTURES)
 """Suffixes, in lower case, of files that are no recordings."""
 
@@ -263,7 +265,7 @@ def _local_entry(entry: os.DirEntry[str]) -> _Entry:
     try:
         status = entry.stat()
     except OSError as error:
-        version = "missing" if error.errno in _GONE else "unreadable"
+        version = NO_VERSIONS[0] if error.errno in _GONE else NO_VERSIONS[1]
         return _Entry(entry.path, name, _File(version, 0, float("nan")))
     if stat.S_ISDIR(status.st_mode):
         return _Entry(entry.path, name, "link" if entry.is_symlink() else "folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from emolib.archive import forgetting, read, rewriting
+from emolib.archive import forgetting, read, rewriting, scoring
 from emolib.archive.ledger import Verdict, known, runs
 from emolib.archive.plan import Choice, listing_table, plan
 from emolib.archive.predictions import files
 from emolib.archive.verification import verify
 from emolib.errors import Code
 from emolib.sound.manifest import list_recordings
+from tests.archive.conftest import voice
 
 URI = "2024-05-01/1.wav"
 
@@ -103,3 +105,37 @@ def test_a_night_after_both(archive: Path, pred: Path, write: Any) -> None:
     forgetting.forget_before(pred, "2024-05-02")
     write(archive / "2024-05-03/new.wav", b"RIFF")
     assert _due(pred, archive, Choice(keep_since="2024-05-02")) == ["2024-05-03/new.wav"]
+
+
+def test_a_recording_that_was_dated_otherwise_once_keeps_its_rows_of_today(
+    start: Any, finish: Any, archive: Path, pred: Path, write: Any
+) -> None:
+    """Dated by its modification, planned under an old date, changed since."""
+    place = write(archive / "undated.wav", voice(9, seed=90))
+    os.utime(place, (1_500_000_000,) * 2)
+    finish(start(pred))
+    os.utime(place, (1_750_000_000,) * 2)
+    run = start(pred)
+    rewriting.make_room(run)
+    finish(run)
+    expected = read(pred, table="windows").query("date >= '2025-01-01'")
+    forgetting.forget_before(pred, "2025-01-01")
+    assert verify(pred).problems == []
+    assert len(read(pred, table="windows")) == len(expected) > 0
+
+
+def test_all_calls_may_be_erased(archive: Path, pred: Path) -> None:
+    for call_id in read(pred, table="recordings")["call_id"]:
+        _erase(pred, call_id)
+    assert verify(pred).problems == []
+    assert read(pred, table="windows").empty
+
+
+def test_what_a_late_worker_brings_back_is_forgotten_again(start: Any, archive: Path, pred: Path, write: Any) -> None:
+    write(archive / "2024-05-04/late.wav", voice(9, seed=91))
+    run = start(pred)
+    (row,) = run.plan().itertuples()
+    forgetting.bury(pred, [row.recording_id])
+    scoring.score_block(str(pred), run.run_id, 0)
+    assert forgetting.forget_buried(pred) == 1
+    assert "late.wav" not in _everything(pred)

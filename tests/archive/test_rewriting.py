@@ -102,3 +102,34 @@ def test_a_failure_that_may_pass_is_tried_three_times(
 
 def _unreadable(place: Any, **named: Any) -> Any:
     raise AudioError(Code.UNREADABLE, "the disk said no, expected bytes")
+
+
+def test_a_file_that_cannot_be_looked_at_tonight_keeps_its_rows(
+    start: Any, archive: Path, pred: Path, tmp_path: Path
+) -> None:
+    place = archive / "2024-05-01/0.wav"
+    place.unlink()
+    place.symlink_to(tmp_path / "not mounted")
+    assert start(pred).plan().empty
+
+
+def test_an_overtaken_run_takes_out_no_row_of_a_newer_one(start: Any, finish: Any, archive: Path, pred: Path) -> None:
+    _change(archive)
+    first = start(pred)
+    second = start(pred)
+    _replace(second, finish)
+    assert rewriting.make_room(first) == 0
+    first.close({}, abandoned=True)
+    assert verify(pred).problems == []
+
+
+def test_two_rows_of_a_recording_are_mended_by_the_next_run(start: Any, finish: Any, archive: Path, pred: Path) -> None:
+    write_call(archive / "2024-05-04/late.wav", voice(9, seed=80))
+    first, second = start(pred), start(pred)
+    finish(first)
+    finish(second)
+    assert any("has 2 rows" in problem for problem in verify(pred).problems)
+    run = start(pred)
+    assert run.plan()["uri"].tolist() == ["2024-05-04/late.wav"]
+    _replace(run, finish)
+    assert verify(pred).problems == []
