@@ -260,7 +260,7 @@ class Limits(Settings):
     recording_s
         Seconds; a long recording may take a tenth of its duration where that is more.
     recording_memory
-        Memory that its process may ask for, such as ``"2GiB"`` (on Linux).
+        Memory that its process may ask for beyond what it holds before, such as ``"2GiB"`` (on Linux).
     """
 
     recording_s: float = Field(default=300.0, gt=0)

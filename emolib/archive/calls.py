@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 from emolib.config import Role, ScoringConfig
 
@@ -21,6 +22,17 @@ _DATES = (
 
 # Of calls of which nobody knows it.
 UNKNOWN_DATE = "1970-01-01"
+
+
+def is_before(date: Any, limit: str) -> Any:
+    """Return whether a call's date (ISO), or each of a Series of them, is known and before another.
+
+    Examples
+    --------
+    >>> is_before("2024-05-01", "2024-05-02"), is_before(UNKNOWN_DATE, "2024-05-02")
+    (True, False)
+    """
+    return (date < limit) & (date != UNKNOWN_DATE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 import pyarrow as pa
 
-from emolib.archive.calls import UNKNOWN_DATE
+from emolib.archive.calls import is_before
 from emolib.archive.ledger import known, runs
-from emolib.archive.predictions import Part, committed, scan
+from emolib.archive.predictions import COMMIT_LAST, Part, committed, scan
 from emolib.archive.rewriting import take_out
-from emolib.archive.schemas import TABLES, schema
+from emolib.archive.schemas import schema
 from emolib.errors import EmolibError
 from emolib.storage import AnyPath, read_json, resolve, write_json
 
@@ -45,9 +45,12 @@ def forget(pred: AnyPath, recording_ids: Collection[str], *, before: str | None 
     """
     if not recording_ids:
         return 0
-    taken = take_out(pred, recording_ids, [part for part in committed(pred) if before is None or part.date < before])
+    taken = take_out(pred, recording_ids, _parts(pred, before))
+    kept = {*known(pred)["recording_id"]} & {*recording_ids}  # of other days, by a later run
     for run in runs(pred):
-        run.forget(recording_ids, before=before)
+        run.forget({*recording_ids} - kept)
+        if kept:
+            run.forget(kept, before=before)
     for rows in _named(pred, before=before):
         if left := rows.loc[rows["recording_id"].isin(set(recording_ids)), "recording_id"].tolist():
             raise EmolibError(f"recording {left[0]} still named in {pred}, expected no trace; run the same again")
@@ -59,16 +62,10 @@ def forget_before(pred: AnyPath, date: str) -> int:
 
     Those whose date nobody knows are kept.
     """
-    old = {
-        name for rows in _named(pred, before=date) for name in rows.loc[rows["date"] != UNKNOWN_DATE, "recording_id"]
-    }
-    undated = {
-        name for rows in _named(pred, before=date) for name in rows.loc[rows["date"] == UNKNOWN_DATE, "recording_id"]
-    }
-    taken = forget(pred, old - undated, before=date)
+    taken = forget(pred, {name for rows in _named(pred, before=date) for name in rows["recording_id"]}, before=date)
     for part in committed(pred):
-        if part.date < date and part.date != UNKNOWN_DATE:  # nothing is left of it; the commit goes last
-            for table in [*(name for name in TABLES if name != "recordings"), "recordings"]:
+        if is_before(part.date, date):  # nothing is left of it
+            for table in COMMIT_LAST:
                 part.path(pred, table).unlink(missing_ok=True)
     return taken
 
@@ -117,11 +114,14 @@ def _named(pred: AnyPath, *, before: str | None = None) -> Iterable[pd.DataFrame
     """Yield what the tables and the plans name, of days before a date if one is given: recording_id, call_id, date."""
     columns = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "call_id")])
     by_date: dict[str, list[Part]] = {}
-    for part in committed(pred):
-        if before is None or part.date < before:
-            by_date.setdefault(part.date, []).append(part)
+    for part in _parts(pred, before):
+        by_date.setdefault(part.date, []).append(part)
     for date, group in by_date.items():
         yield scan(pred, "recordings", group, columns).to_table().to_pandas().assign(date=date)
     for run in runs(pred):
         plan = run.plan()[["recording_id", "call_id", "date"]]
-        yield plan if before is None else plan[plan["date"] < before]
+        yield plan if before is None else plan[is_before(plan["date"], before)]
+
+
+def _parts(pred: AnyPath, before: str | None) -> list[Part]:
+    return [part for part in committed(pred) if before is None or is_before(part.date, before)]

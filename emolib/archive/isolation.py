@@ -85,7 +85,8 @@ def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
             try:
                 _ask(Request(pred, run_id, block, {}, alone=suspect))
             except _FailedError as failed:
-                verdicts[suspect] = failed.verdict
+                code, message = failed.verdict
+                verdicts[suspect] = Verdict(code, f"{message}, alone as well")
 
 
 class _Scorer:
@@ -111,7 +112,7 @@ class _Scorer:
             while True:
                 left_s = None if at.limit_s is None else max(0.0, since + at.limit_s - time.monotonic())
                 if not self._pipe.poll(left_s):
-                    raise _FailedError(at, Verdict(Code.TIMEOUT, f"not done within {at.limit_s:.0f} s, alone neither"))
+                    raise _FailedError(at, Verdict(Code.TIMEOUT, f"not done within {at.limit_s:.0f} s"))
                 answer = self._pipe.recv()
                 if isinstance(answer, BlockResult):
                     return answer
@@ -121,7 +122,7 @@ class _Scorer:
                     raise _FailedError(at, answer)
                 at, since = answer, time.monotonic()
         except (EOFError, OSError) as error:
-            raise _FailedError(at, Verdict(Code.KILLED, f"its process {self._ending()}, alone as well")) from error
+            raise _FailedError(at, Verdict(Code.KILLED, f"its process {self._ending()}")) from error
 
     def _ending(self) -> str:
         try:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from emolib.archive.aggregates import labels_of, mistakes, window_config
+from emolib.archive.calls import is_before
 from emolib.archive.lock import LOCK_NAME
 from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
@@ -376,7 +377,7 @@ class Run:
         plan = self.plan()
         chosen = plan["recording_id"].isin(set(recording_ids))
         if before is not None:
-            chosen &= plan["date"] < before
+            chosen &= is_before(plan["date"], before)
         gone = set(plan.loc[chosen, "recording_id"])
         if not gone:
             return

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from emolib.archive.calls import UNKNOWN_DATE, call_of
+from emolib.archive.calls import call_of, is_before
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import NO_VERSIONS
 
@@ -123,7 +123,7 @@ class Choice:
         """
         rows = rows[~((rows["modified_s"] - self.now_s).abs() < self.settle_s)]  # not a number where nobody knows
         if self.keep_since is not None:
-            rows = rows[(rows["date"] >= self.keep_since) | (rows["date"] == UNKNOWN_DATE)]
+            rows = rows[~is_before(rows["date"], self.keep_since)]
         if self.date is not None:
             rows = rows[rows["date"] == self.date]
         newest = rows.sort_values(["date", "uri"], ascending=[False, True])

@@ -28,6 +28,8 @@ from emolib.storage import AnyPath, is_local, resolve, write_bytes
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 _PART = re.compile(r"part-(\d{8}T\d{6}-[0-9a-f]{4})-(\d{6,})\.parquet")
 DATE_TYPE = "datetime64[s]"
+COMMIT_LAST = tuple(sorted(TABLES, key="recordings".__eq__))
+"""The tables in the order in which a block's parts are written, or taken away: `recordings` is its commit."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

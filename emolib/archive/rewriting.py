@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emolib.archive.ledger import Run
-from emolib.archive.predictions import Part, committed, part_of, scan, write_part
+from emolib.archive.predictions import COMMIT_LAST, Part, committed, part_of, scan, write_part
 from emolib.archive.schemas import TABLES, schema
 from emolib.storage import AnyPath, resolve
 
@@ -52,7 +52,7 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
         }
         if "calls" in rows:
             left["calls"] = rows["calls"].filter(pc.is_in(rows["calls"]["call_id"], left["recordings"]["call_id"]))
-        for table in sorted(left, key=lambda table: table == "recordings"):
+        for table in (name for name in COMMIT_LAST if name in left):
             write_part(pred, table, part, left[table], classes=classes)
     return taken
 

@@ -87,9 +87,7 @@ def verify(pred: AnyPath) -> Verification:
         for table, frame in tables.items():
             counts[table] += len(frame)
         if "recordings" in tables:
-            facts = tables["recordings"].astype({"recording_id": object})[
-                ["recording_id", "code", "uri", "version", "call_id"]
-            ]
+            facts = tables["recordings"][["recording_id", "code", "uri", "version", "call_id"]]
             if len(facts):
                 rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
         if len(tables) == len(TABLES):

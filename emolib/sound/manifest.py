@@ -40,10 +40,10 @@ _SETTINGS = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".py")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512")
 _MODELS = (".keras", ".onnx", ".npz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
-# In place of the version of a file that is listed and can't be looked at.
-NO_VERSIONS = ("missing", "unreadable")
 NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _MODELS + _PICTURES)
 """Suffixes, in lower case, of files that are no recordings."""
+NO_VERSIONS = ("missing", "unreadable")
+"""In place of the version of a file that is listed and can't be looked at."""
 
 
 @dataclass(frozen=True, slots=True)

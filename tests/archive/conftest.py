@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from emolib.archive import scoring
+from emolib.archive import rewriting, scoring
 from emolib.archive.ledger import Run, known, run_config
 from emolib.archive.plan import listing_table, plan
 from emolib.config import TELEPHONE, ScoringConfig
@@ -85,6 +86,22 @@ def finish_run(run: Run) -> list[scoring.BlockResult]:
     results = [scoring.score_block(str(run.pred), run.run_id, block) for block in run.todo()["block"]]
     run.close({"blocks": len(results)})
     return results
+
+
+@contextmanager
+def killed_before_write(number: int) -> Iterator[None]:
+    """Rewriting dies before it writes so many parts."""
+    write_part, writes = rewriting.write_part, iter(range(100))
+
+    def dies(*arguments: Any, **named: Any) -> None:
+        if next(writes) == number:
+            raise KeyboardInterrupt
+        write_part(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewriting, "write_part", dies)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from emolib.archive.predictions import files
 from emolib.archive.verification import verify
 from emolib.errors import Code
 from emolib.sound.manifest import list_recordings
-from tests.archive.conftest import voice
+from tests.archive.conftest import killed_before_write, voice
 
 URI = "2024-05-01/1.wav"
 
@@ -65,21 +65,10 @@ def test_an_erased_call_leaves_no_trace_and_does_not_come_back(archive: Path, pr
 
 
 @pytest.mark.parametrize("written", range(4))
-def test_an_erasure_that_is_killed_is_finished_by_the_next(
-    archive: Path, pred: Path, monkeypatch: pytest.MonkeyPatch, written: int
-) -> None:
+def test_an_erasure_that_is_killed_is_finished_by_the_next(archive: Path, pred: Path, written: int) -> None:
     call_id = read(pred, table="recordings").query("uri == @URI")["call_id"].iloc[0]
-    write_part, writes = rewriting.write_part, iter(range(100))
-
-    def dies(*arguments: Any, **named: Any) -> None:
-        if next(writes) == written:
-            raise KeyboardInterrupt
-        write_part(*arguments, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rewriting, "write_part", dies)
-        with pytest.raises(KeyboardInterrupt):
-            _erase(pred, call_id)
+    with killed_before_write(written):
+        _erase(pred, call_id)
     assert _due(pred, archive) == [], "it is buried already"
     assert _erase(pred, call_id) == 1
     assert URI not in _everything(pred)
@@ -139,3 +128,17 @@ def test_what_a_late_worker_brings_back_is_forgotten_again(start: Any, archive: 
     scoring.score_block(str(pred), run.run_id, 0)
     assert forgetting.forget_buried(pred) == 1
     assert "late.wav" not in _everything(pred)
+
+
+def test_retention_keeps_what_was_undated_once(start: Any, finish: Any, archive: Path, pred: Path, write: Any) -> None:
+    """Planned without a date at first, dated by its modification since: it goes by the date of each row."""
+    place = write(archive / "undated.wav", voice(9, seed=92))
+    os.utime(place, (0, 0))  # as 1970-01-01, the date of those that nobody knows
+    finish(start(pred))
+    os.utime(place, (1_500_000_000,) * 2)
+    run = start(pred)
+    rewriting.make_room(run)
+    finish(run)
+    forgetting.forget_before(pred, "2024-05-01")
+    assert verify(pred).problems == []
+    assert "undated.wav" not in read(pred, table="recordings")["uri"].tolist()

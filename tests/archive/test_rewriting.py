@@ -13,7 +13,7 @@ from emolib.archive import read, rewriting
 from emolib.archive.ledger import Run, open_runs
 from emolib.archive.verification import verify
 from emolib.errors import AudioError, Code
-from tests.archive.conftest import voice, write_call
+from tests.archive.conftest import killed_before_write, voice, write_call
 
 
 def _change(archive: Path) -> None:
@@ -59,22 +59,13 @@ def test_what_changed_is_scored_again_and_has_one_row(start: Any, finish: Any, a
 
 @pytest.mark.parametrize("written", range(8))
 def test_a_replacement_that_is_killed_is_finished_by_the_next_run(
-    start: Any, finish: Any, archive: Path, pred: Path, monkeypatch: pytest.MonkeyPatch, written: int
+    start: Any, finish: Any, archive: Path, pred: Path, written: int
 ) -> None:
     """Two parts of four tables are written anew; it dies before the first, the second, … of those writes."""
     _change(archive)
     run = start(pred)
-    write_part, writes = rewriting.write_part, iter(range(100))
-
-    def dies(*arguments: Any, **named: Any) -> None:
-        if next(writes) == written:
-            raise KeyboardInterrupt
-        write_part(*arguments, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rewriting, "write_part", dies)
-        with pytest.raises(KeyboardInterrupt):
-            rewriting.make_room(run)
+    with killed_before_write(written):
+        rewriting.make_room(run)
     assert [problem for problem in verify(pred).problems if "is open" not in problem and "/date=" not in problem] == []
     (again,) = open_runs(pred)
     _replace(again, finish)
