@@ -1,11 +1,12 @@
 """One channel of a recording, heard block by block: its windows, what the model says of them, its columns.
 
 Windows wait in a pool that all recordings of a task share. So the model runs in full batches, each channel's frames are
-computed once, and memory holds a batch and some seconds of sound, however long a recording is.
+computed once, and memory holds a batch and a minute of sound, however long a recording is.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +20,14 @@ from emolib.config import Role, ScoringConfig
 from emolib.errors import Code
 from emolib.features.windows import Windows, WindowStream
 from emolib.learning.bundle import ModelBundle
-from emolib.sound.speech import FRAME_S, SpeechStream
+from emolib.sound.speech import FRAME_S, ChannelSpeech, SpeechStream
 
 # The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
 _FULL_SCALE = 0.98
 # Two channels with the same sound differ by 40 dB less than they hold; more channels than this are not compared.
 _SAME, _MOST_COMPARED = 1e-4, 8
 
-# What lies at the two ends of a window outside the pairs of frames that lie wholly in it, at most.
+# At the two ends of a window, at most: what is outside the frames that lie wholly in it, and one that may be silence.
 _UNSURE_S = 4 * FRAME_S
 
 _Deliver = Callable[[NDArray[np.float32]], None]
@@ -124,7 +125,11 @@ class Channel:
         self._windows = None
         if is_scored(role, config):
             self._windows = WindowStream(features=bundle.profile.features, windows=window_config(bundle, config))
-        self._speech = SpeechStream(bundle.profile.features.sampling_rate, min_level_dbfs=config.min_level_dbfs)
+        self._rate = bundle.profile.features.sampling_rate
+        self._speech = SpeechStream(self._rate, min_level_dbfs=config.min_level_dbfs)
+        self._heard: ChannelSpeech
+        # Sound that waits until it is known when somebody speaks in it, and where each piece ends.
+        self._late: deque[tuple[float, NDArray[np.float32]]] = deque()
         self._samples = self._clipped = self._total = 0
         self._peak, self._least_peak = 0.0, 10 ** (config.min_level_dbfs / 20)
         # Of the windows with enough speech, in parts: start_s, end_s, valid frames; and what the model says of them.
@@ -140,11 +145,16 @@ class Channel:
         self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
         self._speech.push(samples)
         if self._windows is not None:
-            self._keep(self._windows.push(samples))
+            self._late.append((self._samples / self._rate, samples))
+            while self._late and self._late[0][0] <= self._speech.known_s:
+                self._keep(self._windows.push(self._late.popleft()[1]))
 
     def finish(self) -> None:
         """Take note that the recording has ended."""
+        self._heard = self._speech.finish()
         if self._windows is not None:
+            for _, samples in self._late:
+                self._keep(self._windows.push(samples))
             self._keep(self._windows.push(np.zeros(0, np.float32), last=True))
 
     def _keep(self, cut: Windows) -> None:
@@ -165,7 +175,7 @@ class Channel:
         return "mixed" if self._role and "dual_mono" in self.flags else self._role
 
     def result(self, code: Code, message: str, *, duration_s: float) -> ChannelResult:
-        """Return what became of the channel; the pool must have been flushed.
+        """Return what became of the channel; it must have been finished, and the pool flushed.
 
         Parameters
         ----------
@@ -174,7 +184,7 @@ class Channel:
         duration_s
             Seconds of sound in the recording.
         """
-        heard = self._speech.finish()
+        heard = self._heard
         columns: dict[str, Any] = {
             "role": self.role,
             "windows_total": None,

@@ -1,8 +1,8 @@
 """When somebody speaks on a channel, and how good the channel is. Streaming: the same however the sound is cut.
 
 Speech activity is WebRTC's (a mixture of Gaussians over six bands, adapting to the noise of the channel), in frames of
-30 ms. Frames that it takes for speech but that hold next to nothing but one or two steady sinusoids, or a pair of DTMF
-frequencies, are tones: dialling, ring-back, busy and fax tones.
+30 ms. What it takes for speech in a tone of the telephone network, and right after one, is none: see
+`emolib.sound.tones`.
 """
 
 from __future__ import annotations
@@ -10,32 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 import scipy.signal
 import webrtcvad
 from numpy.typing import NDArray
 
 from emolib.errors import SettingsError
+from emolib.sound.tones import AHEAD, PAST, find_peaks, find_tones, power_spectra
 
 FRAME_S = 0.03
-VERSION = 1
+VERSION = 2
 """Raised whenever something else is found in the same sound: rows of two versions don't stand in one table."""
 
 _RATES = (8000, 16_000, 32_000, 48_000)  # those that WebRTC's detector knows
 _AGGRESSIVENESS = 2  # of 0 to 3; 3 takes the ends of words for silence
-
-# A tone: so much of the energy of two frames in their two highest peaks, at the same frequencies and level so many
-# times in a row. A voice moves: of the telephone calls that were measured, under 1 % of the speech is taken for tones.
-_PURE = 0.97
-_SIMPLE = 0.2  # in its highest bin: two equal ones between two bins have 0.24 in each
-_LOBE = np.arange(-2, 3)  # bins of a sinusoid behind a Hann window
-_SAME_HZ, _SAME_DB = 25.0, 3.0  # the 440 and 480 Hz of a ring-back are one peak, and beat
-_STEADY = 3
-_LEVEL = 2.0  # between the energies of the two frames; those of a voice that moves need no spectrum
-_PEAK = ("lower_hz", "higher_hz", "level_db", "how much more the louder one has")
-# ITU-T Q.23. Frequencies may be off by 1.8 %, and an estimate within a frame by another 10 Hz.
-_DTMF_LOW_HZ, _DTMF_HIGH_HZ = (697.0, 770.0, 852.0, 941.0), (1209.0, 1336.0, 1477.0, 1633.0)
-_DTMF_SHARE, _DTMF_HZ, _DTMF_TWIST = 0.018, 10.0, 10.0  # the louder of the two has at most ten times the energy
+_AT_ONCE = 1000  # frames that are listened to together: what a block costs beside its frames is as much as 200 of them
 
 _NOTHING = 1e-9  # of power, -90 dBFS: less than 16 bits can say, a recorder wrote zeros
 _FEWEST_FRAMES = 10  # to say anything of speech or noise: 0.3 s
@@ -50,8 +38,8 @@ class ChannelSpeech:
     Attributes
     ----------
     speech, tone
-        Bool ``(frame,)``, frames of `FRAME_S` from the beginning on; no frame is both. A rest shorter than two frames
-        is left out.
+        Bool ``(frame,)``, frames of `FRAME_S` from the beginning on; no frame is both. A rest shorter than a frame is
+        left out.
     level_dbfs
         RMS level of the speech; None where there is next to none.
     snr_db
@@ -81,6 +69,10 @@ class ChannelSpeech:
 class SpeechStream:
     """Find the speech of one channel that comes in pieces.
 
+    What lies after `known_s` waits: for what follows, which may show that it is a tone, and to be listened to together
+    with it, which is quicker. Half a minute waits at most, and nothing once the channel has ended. Samples that were
+    pushed must not change.
+
     Parameters
     ----------
     sampling_rate
@@ -97,8 +89,8 @@ class SpeechStream:
     --------
     >>> stream = SpeechStream(8000, min_level_dbfs=-60.0)
     >>> stream.push(np.zeros(8000, np.float32))
-    >>> stream.speech_s(0.0, 1.0), stream.finish().snr_db
-    (0.0, None)
+    >>> stream.finish().snr_db, stream.speech_s(0.0, 1.0)
+    (None, 0.0)
     """
 
     def __init__(self, sampling_rate: int, *, min_level_dbfs: float) -> None:
@@ -112,44 +104,35 @@ class SpeechStream:
         self._detector_rate = sampling_rate if sampling_rate in _RATES else 16_000
         self._detector = webrtcvad.Vad(_AGGRESSIVENESS)
         self._least_power = 10 ** (min_level_dbfs / 10)
-        self._rest = np.zeros(0, np.float32)
+        self._waiting: list[NDArray[np.float32]] = []
+        # Of the last frames, row by row: power, activity, and what `find_peaks` finds. What `PAST` of them are is known
+        # (silence before the first one), what up to `AHEAD` are is not.
+        self._last = _silence(PAST)
         self._powers: list[NDArray[np.float64]] = []
         self._speech, self._tone = bytearray(), bytearray()  # a byte per frame
-        self._peaks = np.full((_STEADY - 1, len(_PEAK)), np.nan)  # of the last pairs
-        self._window = scipy.signal.windows.hann(2 * self._frame, sym=False).astype(np.float32)
-        self._hz = scipy.fft.rfftfreq(2 * self._frame, 1 / sampling_rate)
-        self._spectrum = np.zeros((1, len(self._hz)), np.float32)
+        self._spectrum = np.zeros((1, self._frame // 2 + 1), np.float32)
 
     def push(self, samples: NDArray[np.float32]) -> None:
         """Listen to the next samples, float32 ``(sample,)``."""
-        samples = np.concatenate([self._rest, samples])
-        count = len(samples) // (2 * self._frame) * 2
-        self._rest = samples[count * self._frame :]
-        if not count:
-            return
-        frames = samples[: count * self._frame].reshape(count, self._frame)
-        power = np.mean(np.square(frames, dtype=np.float64), axis=1)
-        active = np.zeros(count, bool)
-        loud = power >= self._least_power
-        data, size = self._detectable(frames[loud])
-        active[loud] = [
-            self._detector.is_speech(data[first : first + size], self._detector_rate)
-            for first in range(0, len(data), size)
-        ]
-        first, second = power[::2], power[1::2]
-        level = (active[::2] | active[1::2]) & (np.maximum(first, second) <= _LEVEL * np.minimum(first, second))
-        tone = self._tones(frames.reshape(count // 2, -1), level).repeat(2) & active
-        self._powers.append(power)
-        self._speech += (active & ~tone).tobytes()
-        self._tone += tone.tobytes()
+        self._waiting.append(samples)
+        if sum(map(len, self._waiting)) >= _AT_ONCE * self._frame:
+            self._listen()
+
+    @property
+    def known_s(self) -> float:
+        """Seconds from the beginning of the channel of which it is known what they hold."""
+        return len(self._speech) * FRAME_S
 
     def speech_s(self, start_s: float, end_s: float) -> float:
-        """Return the seconds of speech between two moments that were heard already, in whole pairs of frames."""
-        first, last = np.ceil(start_s / (2 * FRAME_S) - 1e-6), np.floor(end_s / (2 * FRAME_S) + 1e-6)
-        return self._speech.count(1, 2 * int(first), 2 * int(last)) * FRAME_S
+        """Return the seconds of speech between two moments that are known already, in whole frames."""
+        first, last = np.ceil(start_s / FRAME_S - 1e-6), np.floor(end_s / FRAME_S + 1e-6)
+        return self._speech.count(1, int(first), int(last)) * FRAME_S
 
     def finish(self) -> ChannelSpeech:
-        """Return what was found from the beginning to here."""
+        """Return what was found from the beginning to here, where the channel ends."""
+        self._listen()
+        self._conclude(_silence(AHEAD))
+        self._last = self._last[:, :PAST]
         power = np.concatenate([np.zeros(0), *self._powers])
         speech, tone = (np.frombuffer(bytes(flags), bool) for flags in (self._speech, self._tone))
         level_dbfs = snr_db = bandwidth_hz = None
@@ -162,78 +145,54 @@ class SpeechStream:
                 snr_db = 10 * float(np.log10(max(loud - noise, 1e-3 * noise) / noise))
         return ChannelSpeech(speech, tone, level_dbfs, snr_db, bandwidth_hz)
 
-    def _detectable(self, frames: NDArray[np.float32]) -> tuple[bytes, int]:
-        """Return frames as 16 bits at a rate that the detector knows, and the bytes of each."""
+    def _listen(self) -> None:
+        samples = np.concatenate([np.zeros(0, np.float32), *self._waiting])
+        count = len(samples) // self._frame
+        self._waiting = [samples[count * self._frame :].copy()]
+        frames = samples[: count * self._frame].reshape(count, self._frame)
+        heard = _silence(count)
+        heard[0] = np.einsum("ij,ij->i", frames, frames) / np.float32(self._frame)
+        loud = heard[0] >= self._least_power
+        if loud.any():
+            frames = frames[loud]
+            heard[1, loud] = active = np.array(self._is_active(frames))
+            spectra = power_spectra(frames)
+            heard[2:, loud] = peaks = find_peaks(spectra, bin_hz=1 / FRAME_S)
+            # Row by row, as numpy adds along the first axis: the same sum however the sound is cut.
+            rich = spectra[active & np.isnan(peaks[1])]
+            self._spectrum = np.concatenate([self._spectrum, rich]).sum(axis=0, keepdims=True)
+        self._conclude(heard)
+
+    def _is_active(self, frames: NDArray[np.float32]) -> list[bool]:
+        """Return which frames the detector takes for speech."""
         if self._detector_rate != self._rate:  # each frame by itself: what is lost at its ends does not matter here
             frames = scipy.signal.resample(frames, round(self._detector_rate * FRAME_S), axis=1)
-        whole = np.clip(frames * 32_768.0, -32_768, 32_767).astype(np.int16)
-        return whole.tobytes(), 2 * whole.shape[1]
+        words = frames * np.float32(32_768)
+        words = words.clip(-32_768, 32_767, out=words).astype(np.int16)
+        data, size, asked = words.tobytes(), 2 * words.shape[1], self._detector.is_speech
+        return [asked(data[at : at + size], self._detector_rate) for at in range(0, len(data), size)]
 
-    def _tones(self, pairs: NDArray[np.float32], level: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which of the level pairs of frames are tones, and add the spectrum of the others to the channel's.
+    def _conclude(self, new: NDArray[np.float64]) -> None:
+        """Take note of the frames of which enough of what follows is known now."""
+        heard = np.concatenate([self._last, new], axis=1)
+        count = max(0, heard.shape[1] - PAST - AHEAD)
+        self._last = heard[:, count:]
+        power, active, *peaks = heard
+        tone, after = find_tones(power, *peaks)
+        speech, known = (active > 0) & ~tone & ~after, slice(PAST, PAST + count)
+        self._powers.append(power[known].copy())
+        self._speech += speech[known].tobytes()
+        self._tone += tone[known].tobytes()
 
-        A single frame is too short to tell the two sinusoids of a dial tone from each other.
-        """
-        shape = scipy.fft.rfft(pairs[level] * self._window, axis=1)
-        spectrum = np.square(shape.real) + np.square(shape.imag)
-        total, highest = spectrum.sum(axis=1), spectrum.max(axis=1, initial=0.0)
-        simple = np.flatnonzero(highest > _SIMPLE * total)
-        pure, peaks = self._two_peaks(spectrum[simple], total[simple])
-        numbers = np.flatnonzero(level)[simple[pure]]
-        whole = np.full((_STEADY - 1 + len(pairs), len(_PEAK)), np.nan)
-        whole[: _STEADY - 1] = self._peaks
-        whole[_STEADY - 1 + numbers] = peaks
-        self._peaks = whole[len(whole) - (_STEADY - 1) :]
-        moved = [np.abs(peaks - whole[_STEADY - 1 + numbers - back]) for back in range(1, _STEADY)]
-        steady = [(each[:, :2] <= _SAME_HZ).all(axis=1) & (each[:, 2] <= _SAME_DB) for each in moved]
-        tone = np.zeros(len(pairs), bool)
-        tone[numbers] = np.logical_and.reduce(steady) | _is_dtmf(peaks)
-        # Row by row, as numpy adds along the first axis: the same sum however the sound is cut.
-        self._spectrum = np.concatenate([self._spectrum, spectrum[~tone[level]]]).sum(axis=0, keepdims=True)
-        return tone
-
-    def _two_peaks(
-        self, spectrum: NDArray[np.float32], total: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return which spectra hold next to nothing but one or two peaks, and these, see `_PEAK`."""
-        rows, bins, left = np.arange(len(spectrum)), spectrum.shape[1], spectrum.copy()
-        at, energy = [], []
-        for _ in range(2):
-            at.append(left.argmax(axis=1))
-            near = (rows[:, np.newaxis], np.clip(at[-1][:, np.newaxis] + _LOBE, 0, bins - 1))
-            # The lobe at an end of the spectrum meets its last bin more than once.
-            energy.append(np.minimum(left[near].sum(axis=1, dtype=np.float64), total))
-            left[near] = 0
-        pure = np.flatnonzero(energy[0] + energy[1] > _PURE * total)
-        first, second = (self._exact_hz(spectrum, pure, each[pure]) for each in at)
-        more, less = energy[0][pure], energy[1][pure]
-        # What a window leaks beside a single sinusoid is no second one.
-        second = np.where(less < 1e-3 * more, first, second)
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        return pure, np.stack([low, high, 10 * np.log10(total[pure]), more / (less + 1e-30)], axis=1)
-
-    def _exact_hz(
-        self, spectrum: NDArray[np.float32], rows: NDArray[np.int64], at: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Return the frequencies of peaks between the bins: a parabola through the logarithms of three of them."""
-        at = np.clip(at, 1, spectrum.shape[1] - 2)
-        below, top, above = (np.log(spectrum[rows, at + step].astype(np.float64) + 1e-30) for step in (-1, 0, 1))
-        curve = below - 2 * top + above
-        offset = np.where(curve < 0, 0.5 * (below - above) / np.where(curve < 0, curve, 1.0), 0.0)
-        exact: NDArray[np.float64] = (at + np.clip(offset, -0.5, 0.5)) * self._hz[1]
-        return exact
-
-    def _bandwidth_hz(self) -> float:
+    def _bandwidth_hz(self) -> float | None:
+        if not self._spectrum.any():
+            return None
         level = 10 * np.log10(self._spectrum[0] + 1e-30)
-        smooth = np.convolve(level, np.ones(9) / 9, mode="same")
-        return float(self._hz[np.flatnonzero(smooth >= smooth.max() - _BAND_DB)[-1]])
+        smooth = np.convolve(level, np.ones(5) / 5, mode="same")
+        return float(np.flatnonzero(smooth >= smooth.max() - _BAND_DB)[-1] / FRAME_S)
 
 
-def _is_dtmf(peaks: NDArray[np.float64]) -> NDArray[np.bool_]:
-    low, high, _, twist = peaks.T
-    near = [
-        np.min([np.abs(hz - known) - _DTMF_SHARE * known for known in group], axis=0) <= _DTMF_HZ
-        for hz, group in ((low, _DTMF_LOW_HZ), (high, _DTMF_HIGH_HZ))
-    ]
-    found: NDArray[np.bool_] = near[0] & near[1] & (twist <= _DTMF_TWIST)
-    return found
+def _silence(count: int) -> NDArray[np.float64]:
+    silence = np.zeros((5, count))
+    silence[2:] = np.nan
+    return silence

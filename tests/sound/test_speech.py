@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from emolib.errors import SettingsError
 from emolib.sound import audio
 from emolib.sound.speech import FRAME_S, ChannelSpeech, SpeechStream
+from emolib.sound.speech_codecs import alaw, ulaw
 from emolib.sound.synthetic import utterance, voice
+from emolib.sound.telephone import through
 
 Signal = NDArray[np.float32]
 RATES = (8000, 16_000, 44_100)
@@ -50,24 +53,89 @@ def test_finds_who_speaks_and_when(sampling_rate: int) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(cuts=st.lists(st.integers(0, 48_000), max_size=8))
+@given(cuts=st.lists(st.integers(0, 100_000), max_size=8))
 def test_the_same_however_it_is_cut(cuts: list[int]) -> None:
-    signal = np.concatenate([spoken(), tones(440, 480)])[:48_000]
+    signal = np.concatenate([tones(440, 480), spoken(), line(425, on_s=0.25, off_s=0.25)])
     whole, parts = heard(signal), heard(signal, cuts=cuts)
     np.testing.assert_array_equal(whole.speech, parts.speech)
     np.testing.assert_array_equal(whole.tone, parts.tone)
     assert (whole.level_dbfs, whole.snr_db, whole.bandwidth_hz) == (parts.level_dbfs, parts.snr_db, parts.bandwidth_hz)
 
 
-@pytest.mark.parametrize(
-    "hz",
-    [(425.0,), (440.0, 480.0), (480.0, 620.0), (350.0, 440.0), (1100.0,), (2100.0,), (697.0, 1209.0), (941.0, 1477.0)],
-    ids=["Europe", "ring-back", "busy", "dial", "fax calls", "fax answers", "DTMF 1", "DTMF #"],
-)
-def test_tones_are_no_speech(hz: tuple[float, ...]) -> None:
-    noise = 1e-4 * np.random.default_rng(0).standard_normal(24_000).astype(np.float32)
-    found = heard(noise + np.concatenate([np.zeros(8000, np.float32), tones(*hz), np.zeros(8000, np.float32)]))
-    assert found.speech_s <= 0.24  # it takes three pairs of frames to know a steady tone, and the first may be cut
+def line(
+    *hz: float,
+    on_s: float,
+    off_s: float,
+    level_dbfs: float = -20.0,
+    codec: Callable[[Signal], Signal] = ulaw,
+    sampling_rate: int = 8000,
+    modulated_hz: float = 0.0,
+) -> Signal:
+    """Return half a second of a line, and on it six of a tone that comes and goes; there is noise 25 dB below it."""
+    time = np.arange(6 * sampling_rate) / sampling_rate
+    tone = np.sum([np.sin(2 * np.pi * each * time) for each in hz], axis=0) / np.sqrt(len(hz) / 2)
+    tone *= 1 + 0.85 * np.sin(2 * np.pi * modulated_hz * time)
+    heard = np.concatenate([np.zeros(sampling_rate // 2 + 77), tone * (time % (on_s + off_s) < on_s)])
+    noise = 10 ** (-25 / 20) * np.random.default_rng(0).standard_normal(len(heard))
+    return codec((10 ** (level_dbfs / 20) * (heard + noise)).clip(-1, 1).astype(np.float32))
+
+
+CADENCES = {
+    "Europe, dial": ((425,), 6, 0),
+    "Europe, ring-back": ((425,), 1, 4),
+    "Europe, busy": ((425,), 0.5, 0.5),
+    "Europe, congestion": ((425,), 0.25, 0.25),
+    "short": ((425,), 0.1, 0.1),
+    "short and rare": ((440,), 0.12, 0.9),
+    "Britain, dial": ((350, 440), 6, 0),
+    "Britain, ring-back": ((400, 450), 0.4, 0.2),
+    "Britain, busy": ((400,), 0.375, 0.375),
+    "Britain, number unobtainable": ((400,), 6, 0),
+    "America, recall dial": ((350, 440), 0.1, 0.1),
+    "America, ring-back": ((440, 480), 2, 4),
+    "America, busy": ((480, 620), 0.5, 0.5),
+    "America, reorder": ((480, 620), 0.25, 0.25),
+    "information 1": ((950,), 0.33, 1),
+    "information 2": ((1400,), 0.33, 0.03),
+    "information 3": ((1800,), 0.33, 1),
+    "fax calls": ((1100,), 0.5, 3),
+    "fax answers": ((2100,), 3, 1),
+    "digit 1": ((697, 1209), 0.1, 0.1),
+    "digit #": ((941, 1477), 1, 1),
+}
+
+
+@pytest.mark.parametrize("sampling_rate", [8000, 16_000])
+@pytest.mark.parametrize(("hz", "on_s", "off_s"), CADENCES.values(), ids=CADENCES)
+def test_tones_are_no_speech(hz: tuple[float, ...], on_s: float, off_s: float, sampling_rate: int) -> None:
+    for level_dbfs, codec in [(-40, alaw), (-20, ulaw), (-10, alaw), (-5, ulaw)]:
+        signal = line(*hz, on_s=on_s, off_s=off_s, level_dbfs=level_dbfs, codec=codec, sampling_rate=sampling_rate)
+        found = heard(signal, sampling_rate)
+        # Before the first tone, the detector has yet to learn what the noise of the line is.
+        assert found.speech[17:].sum() * FRAME_S <= 0.06, level_dbfs
+
+
+@pytest.mark.parametrize(("hz", "modulated_hz"), [(400, 16), (400, 25), (425, 25)])
+def test_tones_whose_level_moves_are_no_speech(hz: float, modulated_hz: float) -> None:
+    found = heard(line(hz, on_s=1, off_s=2, modulated_hz=modulated_hz))
+    assert found.speech[17:].sum() * FRAME_S <= 0.06
+    assert found.tone_s == pytest.approx(2.0, abs=0.2)
+
+
+def test_who_speaks_after_a_tone_is_heard() -> None:
+    answered = np.concatenate([line(425, on_s=1, off_s=4)[: 8000 * 6], spoken()[8000 * 2 :]])
+    assert heard(answered).speech_s >= 0.95 * heard(spoken()).speech_s
+
+
+def test_a_voice_that_sings_or_holds_a_vowel_is_no_tone() -> None:
+    """Vowels of five harmonics, and one of a single harmonic whose pitch moves as a voice's does."""
+    time = np.arange(4 * 8000) / 8000
+    vibrato = 2 * np.pi * np.cumsum(1 + 0.02 * np.sin(2 * np.pi * 5.5 * time)) / 8000
+    for f0 in (110, 220, 440):
+        harmonics = [np.sin(2 * np.pi * f0 * number * time) / number for number in range(1, 6)]
+        assert not heard(ulaw((0.1 * np.sum(harmonics, axis=0)).astype(np.float32))).tone.any()
+    for f0 in (350, 500, 700):
+        assert heard(ulaw((0.2 * np.sin(f0 * vibrato)).astype(np.float32))).tone_s <= 0.2
 
 
 def test_a_dialled_digit_is_known_at_once() -> None:
@@ -115,12 +183,25 @@ def test_of_silence_nothing_is_said() -> None:
     assert heard(np.zeros(10, np.float32)).speech.shape == (0,)
 
 
-def test_stretches_count_whole_pairs_of_frames_only() -> None:
+def test_stretches_count_whole_frames_only() -> None:
     stream = SpeechStream(8000, min_level_dbfs=-60.0)
     stream.push(spoken())
     speech = stream.finish().speech
     assert stream.speech_s(2.4, 3.0) == pytest.approx(speech[80:100].sum() * FRAME_S)
-    assert stream.speech_s(2.41, 2.99) == pytest.approx(speech[82:98].sum() * FRAME_S)
+    assert stream.speech_s(2.41, 2.99) == pytest.approx(speech[81:99].sum() * FRAME_S)
+
+
+def test_what_is_known_stays() -> None:
+    """A stretch may be asked for as soon as it is known, and then what it holds does not change."""
+    stream, signal = SpeechStream(8000, min_level_dbfs=-60.0), np.tile(spoken(), 12)
+    said = []
+    for part in np.array_split(signal, 50):
+        stream.push(part)
+        said.append((stream.known_s, stream.speech_s(0.0, stream.known_s)))
+    speech = stream.finish().speech
+    assert stream.known_s == pytest.approx(len(signal) / 8000, abs=FRAME_S)
+    assert 30 < said[-1][0] < 72
+    assert [each for _, each in said] == pytest.approx([speech[: round(s / FRAME_S)].sum() * FRAME_S for s, _ in said])
 
 
 def test_real_calls_hold_speech_and_few_tones(shared: Path) -> None:
@@ -134,3 +215,15 @@ def test_real_calls_hold_speech_and_few_tones(shared: Path) -> None:
         assert each.snr_db > 30
     both = (agent.speech & caller.speech).sum() / (agent.speech | caller.speech).sum()
     assert both < 0.1  # they take turns
+
+
+@pytest.mark.parametrize("corpus", ["ravdess", "savee", "tess"])
+def test_real_speech_over_the_telephone_is_no_tone(shared: Path, corpus: str) -> None:
+    clips = [path for path in sorted((shared / "corpora" / corpus).rglob("*")) if path.suffix in (".flac", ".opus")]
+    found = []
+    for path in clips[:: len(clips) // 20]:
+        clip = audio.read(path, sampling_rate=8000).signal.mean(axis=0)
+        found.append(heard(through("ulaw", clip, sampling_rate=8000, seed=0)))
+    speech_s, tone_s = sum(each.speech_s for each in found), sum(each.tone_s for each in found)
+    assert speech_s > 25
+    assert tone_s < 0.01 * speech_s
