@@ -17,10 +17,11 @@ import pandas as pd
 import pyarrow as pa
 
 from emolib.archive.calls import is_before
+from emolib.archive.joining import refresh_calls
 from emolib.archive.ledger import known, runs
-from emolib.archive.predictions import COMMIT_LAST, Part, committed, scan
+from emolib.archive.predictions import Part, committed, scan
 from emolib.archive.rewriting import take_out
-from emolib.archive.schemas import schema
+from emolib.archive.schemas import BLOCK_TABLES, schema
 from emolib.errors import EmolibError
 from emolib.storage import AnyPath, read_json, resolve, write_json
 
@@ -46,6 +47,7 @@ def forget(pred: AnyPath, recording_ids: Collection[str], *, before: str | None 
     if not recording_ids:
         return 0
     taken = take_out(pred, recording_ids, _parts(pred, before))
+    refresh_calls(pred)
     kept = {*known(pred)["recording_id"]} & {*recording_ids}  # of other days, by a later run
     for run in runs(pred):
         run.forget({*recording_ids} - kept)
@@ -65,7 +67,7 @@ def forget_before(pred: AnyPath, date: str) -> int:
     taken = forget(pred, {name for rows in _named(pred, before=date) for name in rows["recording_id"]}, before=date)
     for part in committed(pred):
         if is_before(part.date, date):  # nothing is left of it
-            for table in COMMIT_LAST:
+            for table in BLOCK_TABLES:
                 part.path(pred, table).unlink(missing_ok=True)
     return taken
 

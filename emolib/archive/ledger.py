@@ -24,11 +24,12 @@ from upath import UPath
 
 from emolib.archive.aggregates import labels_of, mistakes, window_config
 from emolib.archive.calls import is_before
+from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import LOCK_NAME
 from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
-from emolib.archive.predictions import committed, files, filesystem, is_predictions, part_of, scan
-from emolib.archive.schemas import SCHEMA_VERSION, TABLES, schema
+from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
+from emolib.archive.schemas import BLOCK_TABLES, SCHEMA_VERSION, schema
 from emolib.config import Limits, ScoringConfig, Settings, differences, fingerprint, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
@@ -340,7 +341,7 @@ class Run:
         """
         done = set(committed(self.pred))
         swept = 0
-        for table in TABLES:
+        for table in BLOCK_TABLES:
             for path in files(self.pred, table):
                 part = part_of(path)
                 uncommitted = part is not None and part.run_id == self.run_id and part not in done
@@ -350,7 +351,9 @@ class Run:
         return swept
 
     def close(self, summary: Mapping[str, Any], *, abandoned: bool = False) -> None:
-        """Sweep, then write the summary: the run is done.
+        """Sweep, bring the calls of its dates up to date, then write the summary: the run is done.
+
+        Only for the holder of the lock.
 
         Parameters
         ----------
@@ -365,6 +368,7 @@ class Run:
         if not abandoned and len(left := self.todo()):
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.sweep()
+        refresh_calls(self.pred, set(self.plan()["date"]))
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         write_json(self.folder / "summary.json", {**summary, **facts})
 
@@ -461,11 +465,6 @@ def byte_rates(pred: AnyPath) -> dict[str, float]:
         for suffix, heard in run.summary().get("heard", {}).items():
             sums.setdefault(suffix, Counter()).update(heard)
     return {suffix: heard["bytes"] / heard["seconds"] for suffix, heard in sums.items()}
-
-
-def is_litter(path: UPath) -> bool:
-    """Return whether a file is what a write that died left behind (see `emolib.storage.write_bytes`)."""
-    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def _next_id(pred: AnyPath) -> str:

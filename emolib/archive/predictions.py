@@ -4,8 +4,9 @@ A part is ``PRED/<table>/date=YYYY-MM-DD/part-<run_id>-<block>.parquet``: the ro
 of the call stands in the path and not in the file, as Hive lays tables out: pandas, DuckDB, Spark and Athena all read
 it from there, and would otherwise see the column twice, with types that clash.
 
-A block has a part in each of `TABLES`, empty where there is nothing to say. Its `recordings` part is written last and
-is its commit: what lies in the other tables without it does not count.
+A block has a part in each of `BLOCK_TABLES`, empty where there is nothing to say. Its `recordings` part is written last
+and is its commit: what lies in the other tables without it does not count. The table `calls` has one file a date,
+``PRED/calls/date=YYYY-MM-DD/calls.parquet``, which is derived from them (see `emolib.archive.joining`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from emolib.storage import AnyPath, is_local, resolve, write_bytes
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 _PART = re.compile(r"part-(\d{8}T\d{6}-[0-9a-f]{4})-(\d{6,})\.parquet")
 DATE_TYPE = "datetime64[s]"
-COMMIT_LAST = tuple(sorted(TABLES, key="recordings".__eq__))
-"""The tables in the order in which a block's parts are written, or taken away: `recordings` is its commit."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -82,6 +81,26 @@ def part_of(path: UPath) -> Part | None:
     return Part(date[1], name[1], int(name[2])) if date and name else None
 
 
+def is_litter(path: UPath) -> bool:
+    """Return whether a file is what a write that died left behind (see `emolib.storage.write_bytes`)."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def files_of_calls(pred: AnyPath) -> dict[str, list[UPath]]:
+    """List the files of the table `calls` by date, sorted; predictions of schema version 1 have one for each block."""
+    by_date: dict[str, list[UPath]] = {}
+    for path in files(pred, "calls"):
+        date = _DATE.fullmatch(path.parent.name)
+        if date and path.suffix == ".parquet" and not path.name.startswith("."):
+            by_date.setdefault(date[1], []).append(path)
+    return {date: sorted(by_date[date], key=str) for date in sorted(by_date)}
+
+
+def place_of_calls(pred: AnyPath, date: str) -> UPath:
+    """Return where the calls of a date lie."""
+    return resolve(pred) / "calls" / f"date={date}" / "calls.parquet"
+
+
 def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes: Sequence[str]) -> None:
     """Write the rows of a block to a table; the same rows give the same bytes.
 
@@ -90,12 +109,16 @@ def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes
     ValueError
         If the rows have not the table's schema.
     """
-    expected = schema(table, classes)
+    write_rows(part.path(pred, table), rows, schema(table, classes))
+
+
+def write_rows(place: UPath, rows: pa.Table, expected: pa.Schema) -> None:
+    """Write a file of a table whole, in place of the one that is there; `ValueError` where the schema is not its."""
     if not rows.schema.equals(expected, check_metadata=True):
-        raise ValueError(f"rows of {table} with the schema\n{rows.schema}\nfound, expected\n{expected}")
+        raise ValueError(f"rows with the schema\n{rows.schema}\nfound, expected\n{expected}")
     sink = pa.BufferOutputStream()
     pq.write_table(rows.combine_chunks(), sink, compression="zstd")
-    write_bytes(part.path(pred, table), sink.getvalue().to_pybytes())
+    write_bytes(place, sink.getvalue().to_pybytes())
 
 
 def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection[str] | None = None) -> pd.DataFrame:
@@ -110,7 +133,7 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
     date
         ISO date; None reads all.
     runs
-        Ids of the runs whose rows are read; None reads all.
+        Ids of the runs whose rows are read; None reads all. A call is of the newest run that wrote a recording of it.
 
     Returns
     -------
@@ -126,12 +149,14 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
     if table not in TABLES:
         raise SettingsError(f"table {table!r} found, expected one of {', '.join(TABLES)}")
     require_predictions(pred)
+    if table == "calls":
+        return _read_calls(pred, date, runs)
     by_date: dict[str, list[Part]] = {}
     for part in committed(pred):
         if (date is None or part.date == date) and (runs is None or part.run_id in runs):
             by_date.setdefault(part.date, []).append(part)
     if not by_date:
-        return schema(table, ()).empty_table().to_pandas().assign(date=pd.Series(dtype=DATE_TYPE))
+        return _no_rows(table)
     # Columns are only ever added, so the newest part has them all.
     newest = max((part for group in by_date.values() for part in group), key=lambda part: (part.run_id, part.block))
     place = newest.path(pred, table)
@@ -145,6 +170,34 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
         for day, group in by_date.items()
     ]
     return pd.concat(frames, ignore_index=True).astype({"date": DATE_TYPE})
+
+
+def _read_calls(pred: AnyPath, date: str | None, runs: Collection[str] | None) -> pd.DataFrame:
+    frames = []
+    for day, places in files_of_calls(pred).items():
+        if date is None or day == date:
+            rows = calls_in(places).sort_by("call_id").to_pandas().assign(date=pd.Timestamp(day))
+            frames.append(rows if runs is None else rows[rows["run_id"].isin(set(runs))])
+    if not frames:
+        return _no_rows("calls")
+    # A call that is on its way from one date to another stands under both for a moment.
+    rows = pd.concat(frames).drop_duplicates("call_id")
+    return rows.reset_index(drop=True).astype({"date": DATE_TYPE})
+
+
+def calls_in(places: Sequence[UPath]) -> pa.Table:
+    """Read some files of the table `calls`; what they lack of its columns is null."""
+    whole = schema("calls", ())
+    if not places:
+        return whole.empty_table()
+    found = ds.dataset(
+        [place.path for place in places], schema=whole, format="parquet", filesystem=filesystem(places[0])
+    )
+    return found.to_table().cast(whole)
+
+
+def _no_rows(table: str) -> pd.DataFrame:
+    return schema(table, ()).empty_table().to_pandas().assign(date=pd.Series(dtype=DATE_TYPE))
 
 
 def scan(pred: AnyPath, table: str, group: Sequence[Part], columns: pa.Schema) -> ds.Dataset:

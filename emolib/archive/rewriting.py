@@ -3,7 +3,7 @@
 The tables hold the current rows of each recording alone. What is to go is not written down anywhere: the plan says what
 a run replaces, and what other runs have of that lies in the tables. So whoever holds the lock does it again after a
 crash, as often as it takes, before the run scores anything: readers may miss a recording for some hours, and never see
-it twice.
+it twice. Its call stays as it was until the run is closed, or what is erased is gone (see `emolib.archive.joining`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emolib.archive.joining import mark_stale
 from emolib.archive.ledger import Run
-from emolib.archive.predictions import COMMIT_LAST, Part, committed, part_of, scan, write_part
-from emolib.archive.schemas import TABLES, schema
+from emolib.archive.predictions import Part, committed, part_of, scan, write_part
+from emolib.archive.schemas import BLOCK_TABLES, schema
 from emolib.storage import AnyPath, resolve
 
 
@@ -36,24 +37,23 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
     """Take the rows of some recordings out of some parts of every table, and return the number of recordings.
 
     Each part is written anew without them, its `recordings` last: as long as that names one of them, there is something
-    left to do. A part of which nothing is left stays, empty: its block is done.
+    left to do. A part of which nothing is left stays, empty: its block is done. The calls are not made anew yet, but
+    noted to be stale.
     """
     gone = pa.array(sorted(recording_ids), pa.string())
-    taken = 0
-    for part in _holding(pred, parts, gone):
+    taken, holding = 0, _holding(pred, parts, gone)
+    if holding:
+        mark_stale(pred, holding, gone)
+    for part in holding:
         classes = Run.open(pred, part.run_id).config.classes
-        # A table whose part is missing is damaged, which is for `verify` to say, and stays so.
-        rows = {table: _rows(pred, table, part, classes) for table in TABLES if part.path(pred, table).exists()}
-        taken += pc.sum(pc.is_in(rows["recordings"]["recording_id"], gone)).as_py()
-        left = {
-            table: each.filter(pc.invert(pc.is_in(each["recording_id"], gone)))
-            for table, each in rows.items()
-            if table != "calls"
-        }
-        if "calls" in rows:
-            left["calls"] = rows["calls"].filter(pc.is_in(rows["calls"]["call_id"], left["recordings"]["call_id"]))
-        for table in (name for name in COMMIT_LAST if name in left):
-            write_part(pred, table, part, left[table], classes=classes)
+        for table in BLOCK_TABLES:
+            if not part.path(pred, table).exists():
+                continue  # damage, which is for `verify` to say
+            rows = _rows(pred, table, part, classes)
+            named = pc.is_in(rows["recording_id"], gone)
+            write_part(pred, table, part, rows.filter(pc.invert(named)), classes=classes)
+            if table == "recordings":
+                taken += pc.sum(named).as_py()
     return taken
 
 

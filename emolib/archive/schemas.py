@@ -1,7 +1,8 @@
 """The tables of the predictions: every column with its type, unit and meaning, in one place.
 
 Schemas, checks and documentation are made from `COLUMNS`. Columns are only ever added, and a column that does not
-apply to a row is null. `Column.filled_by` names what will fill a column that is null in every row so far.
+apply to a row is null. `Column.since` says which version of the schema added it: a part that an older version wrote
+lacks the newer ones, and readers show them as null.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 DataType: TypeAlias = Any  # pyarrow carries no types
 
@@ -29,8 +30,8 @@ class Column:
         Empty where the value has none; a share, a mean and a probability lie in [0, 1], a difference in [-1, 1].
     key
         Part of the table's key: never null, and no two rows of the table agree in all keys.
-    filled_by
-        What later work fills the column; None: it is filled now.
+    since
+        The version of the schema that added the column.
     """
 
     name: str
@@ -38,12 +39,11 @@ class Column:
     meaning: str
     unit: str = ""
     key: bool = False
-    filled_by: str | None = None
+    since: int = 1
 
 
 _TEXT, _COUNT, _REAL, _SHARE = pa.string(), pa.int32(), pa.float64(), pa.float32()
 _POLARITIES = ("negative", "neutral", "positive")
-_METADATA = "call patterns and sidecar tables"
 
 
 def _polarities(prefix: str, meaning: str) -> tuple[Column, ...]:
@@ -53,12 +53,36 @@ def _polarities(prefix: str, meaning: str) -> tuple[Column, ...]:
 _RECORDING_ID = Column("recording_id", _TEXT, "128-bit blake2b of the recording's URI in NFC, hex", key=True)
 _CHANNEL = Column("channel", _COUNT, "Channel of the recording, counted from 0", key=True)
 _CALL_METADATA = (
-    Column("direction", _TEXT, "inbound or outbound", filled_by=_METADATA),
-    Column("agent", _TEXT, "The agent's identifier", filled_by=_METADATA),
-    Column("queue", _TEXT, "The queue that the call came through", filled_by=_METADATA),
-    Column("site", _TEXT, "The site that took the call", filled_by=_METADATA),
-    Column("extra", pa.map_(_TEXT, _TEXT), "Whatever else is known of the call", filled_by=_METADATA),
+    Column("direction", _TEXT, "inbound or outbound"),
+    Column("agent", _TEXT, "The agent's identifier"),
+    Column("queue", _TEXT, "The queue that the call came through"),
+    Column("site", _TEXT, "The site that took the call"),
+    Column("extra", pa.map_(_TEXT, _TEXT), "Whatever else is known of the call"),
 )
+# What `emolib.archive.talk` finds in one recording, and what becomes of it in a call: name, types, meanings, unit.
+_OF_PARTY = (
+    ("talk_s", _REAL, "Duration of the {}'s turns; null where no channel has that role", "s"),
+    ("monologue_s", _REAL, "The {}'s longest stretch of turns before the other's", "s"),
+    ("interruptions", _COUNT, "How often the {} took the floor from the other", ""),
+)
+_OF_BOTH = (
+    ("overlap_s", _REAL, "Duration of both talking at once; null unless both have a channel", "s"),
+    ("non_talk_s", _REAL, "Silence of more than 3 s on all channels", "s"),
+)
+
+
+def _talk(latency: Column, *, since: int) -> tuple[Column, ...]:
+    """Return the columns about who talks when; of the parties' latencies a recording has all, a call the median."""
+    return tuple(
+        Column(name, kind, meaning, unit, since=since)
+        for party in ("agent", "customer")
+        for name, kind, meaning, unit in (
+            *((f"{party}_{name}", kind, meaning.format(party), unit) for name, kind, meaning, unit in _OF_PARTY),
+            (f"{party}_{latency.name}", latency.type, latency.meaning.format(party), latency.unit),
+        )
+    ) + tuple(Column(name, kind, meaning, unit, since=since) for name, kind, meaning, unit in _OF_BOTH)
+
+
 _PROVENANCE = (
     Column("model_id", _TEXT, "Hash of the model's weights and settings"),
     Column("run_id", _TEXT, "The run that wrote the row; its plan and settings lie under _runs"),
@@ -83,6 +107,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("code", _TEXT, "Why the recording has its outcome"),
         Column("message", _TEXT, "One line for people about the code"),
         Column("attempts", _COUNT, "Number of runs that tried this version of the recording, this one included"),
+        *_talk(Column("latencies_s", pa.list_(_REAL), "Silence before each answer of the {}", "s"), since=2),
         *_PROVENANCE,
     ),
     "channels": (
@@ -136,29 +161,21 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("worst_start_s", _REAL, "Start of the window with the highest negative polarity", "s"),
         Column("worst_end_s", _REAL, "Its end", "s"),
         Column("worst_negative", _SHARE, "Its negative polarity"),
-        *(
-            Column(f"{party}_{name}", data_type, meaning.format(party), unit)
-            for party in ("agent", "customer")
-            for name, data_type, meaning, unit in (
-                ("talk_s", _REAL, "Duration of the {}'s turns; null where no channel has that role", "s"),
-                ("monologue_s", _REAL, "The {}'s longest stretch of turns before the other's", "s"),
-                ("interruptions", _COUNT, "How often the {} took the floor from the other", ""),
-                ("latency_s", _REAL, "Median silence before an answer of the {}", "s"),
-            )
-        ),
-        Column("overlap_s", _REAL, "Duration of both talking at once; null unless both have a channel", "s"),
-        Column("non_talk_s", _REAL, "Silence of more than 3 s on all channels", "s"),
+        *_talk(Column("latency_s", _REAL, "Median silence before an answer of the {}", "s"), since=1),
         *_PROVENANCE,
     ),
 }
 
 TABLES = tuple(COLUMNS)
+BLOCK_TABLES = ("windows", "channels", "recordings")
+"""The tables that each block has a part in, in the order in which those are written, or taken away: `recordings` is the
+block's commit. `calls` is derived from them (see `emolib.archive.joining`)."""
 PROVENANCE = tuple(column.name for column in _PROVENANCE)
 KEYS = {table: [column.name for column in columns if column.key] for table, columns in COLUMNS.items()}
 
 
-def schema(table: str, classes: Sequence[str]) -> pa.Schema:
-    """Return the schema of a table for a model of these public classes.
+def schema(table: str, classes: Sequence[str], *, version: int = SCHEMA_VERSION) -> pa.Schema:
+    """Return the schema of a table for a model of these public classes, as a version of it had it.
 
     The call's date is no column of it: it stands in the path of each part (see `emolib.archive.predictions`).
 
@@ -167,8 +184,12 @@ def schema(table: str, classes: Sequence[str]) -> pa.Schema:
     >>> schema("windows", ["negative", "neutral", "positive"]).names[4:7]
     ['p_negative', 'p_neutral', 'p_positive']
     """
-    fields = [pa.field(column.name, column.type, nullable=not column.key) for column in columns(table, classes)]
-    return pa.schema(fields, metadata={"emolib_table": table, "emolib_schema_version": str(SCHEMA_VERSION)})
+    fields = [
+        pa.field(column.name, column.type, nullable=not column.key)
+        for column in columns(table, classes)
+        if column.since <= version
+    ]
+    return pa.schema(fields, metadata={"emolib_table": table, "emolib_schema_version": str(version)})
 
 
 def columns(table: str, classes: Sequence[str]) -> list[Column]:
@@ -183,9 +204,7 @@ def markdown() -> str:
         lines += [f"## {table}", "", "| column | type | meaning |", "|---|---|---|"]
         for column in listed:
             unit = f", in {column.unit}" if column.unit else ""
-            notes = (" **Key.**" if column.key else "") + (
-                f" *Null so far: for {column.filled_by}.*" if column.filled_by else ""
-            )
+            notes = (" **Key.**" if column.key else "") + (f" *Since {column.since}.*" if column.since > 1 else "")
             lines.append(f"| `{column.name}` | {column.type} | {column.meaning}{unit}.{notes} |")
         lines.append("")
     return "\n".join(lines)

@@ -19,7 +19,6 @@ from emolib.archive.aggregates import (
     POLARITIES,
     Labels,
     ScoredWindows,
-    call_columns,
     labels_of,
 )
 from emolib.archive.calls import channel_roles
@@ -29,7 +28,7 @@ from emolib.archive.outcomes import BlockResult, Verdict
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.predictions import Part, filesystem, write_part
 from emolib.archive.schemas import PROVENANCE, schema
-from emolib.archive.talk import Talk, talk, talk_columns
+from emolib.archive.talk import talk, talk_columns
 from emolib.config import ScoringConfig
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.learning.bundle import ModelBundle
@@ -50,14 +49,11 @@ class RecordingRows:
         Its rows in `channels`; none where it failed.
     windows
         Its rows in `windows`.
-    talk
-        Who talks when in it; None where it failed.
     """
 
     recording: dict[str, Any]
     channels: list[dict[str, Any]]
     windows: pa.Table
-    talk: Talk | None = None
 
 
 Begins = Callable[[PlannedRecording | None], None]
@@ -310,8 +306,8 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "duration_s": heard.info.duration_s,
         "message": _one_line("; ".join(filter(None, facts))) or None,
     }
-    found = talk(speech, [channel["role"] for channel in channels])
-    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels), found)
+    row |= talk_columns(talk(speech, [channel["role"] for channel in channels]))
+    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels))
 
 
 def _ending(code: Code) -> dict[str, str]:
@@ -351,17 +347,8 @@ def _tables(rows: Sequence[RecordingRows], run_id: str, config: RunConfig) -> di
     windows = pa.concat_tables([each.windows for each in rows])
     whole = schema("windows", config.classes)
     stamped = [pa.repeat(pa.scalar(stamp[name], whole.field(name).type), len(windows)) for name in PROVENANCE]
-    by_call: dict[str, list[RecordingRows]] = {}
-    for each in rows:
-        by_call.setdefault(each.recording["call_id"], []).append(each)
-    calls = [
-        call_columns([each.recording for each in group], [channel for each in group for channel in each.channels])
-        | talk_columns([each.talk for each in group if each.talk is not None])
-        for group in by_call.values()
-    ]
     named = {
         "channels": [channel for each in rows for channel in each.channels],
-        "calls": calls,
         "recordings": [each.recording for each in rows],
     }
     return {"windows": pa.Table.from_arrays([*windows.columns, *stamped], schema=whole)} | {

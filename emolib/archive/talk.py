@@ -103,29 +103,49 @@ def talk(speech: Sequence[NDArray[np.bool_]], roles: Sequence[str | None]) -> Ta
     )
 
 
-def talk_columns(talks: Sequence[Talk]) -> dict[str, Any]:
-    """Return the columns of a call from the talk of its recordings; none where none was heard.
+def talk_columns(found: Talk) -> dict[str, Any]:
+    """Return what the `recordings` table says of a recording's talk; null of a party that is not heard in it.
 
     Examples
     --------
-    >>> found = talk([np.ones(100, bool)], ["customer"])
-    >>> talk_columns([found, found])["customer_talk_s"]
-    6.0
+    >>> columns = talk_columns(talk([np.ones(100, bool)], ["customer"]))
+    >>> columns["customer_talk_s"], columns["customer_latencies_s"], columns["agent_talk_s"], columns["overlap_s"]
+    (3.0, [], None, None)
     """
-    if not talks:
-        return {}
-    overlaps = [each.overlap_s for each in talks if each.overlap_s is not None]
-    columns: dict[str, Any] = {
-        "overlap_s": sum(overlaps) if overlaps else None,
-        "non_talk_s": sum(each.non_talk_s for each in talks),
-    }
+    columns: dict[str, Any] = {"overlap_s": found.overlap_s, "non_talk_s": found.non_talk_s}
     for party in PARTIES:
-        there = [each for each in talks if party in each.talk_s]
-        latencies = [latency for each in there for latency in each.latencies_s[party]]
+        latencies = found.latencies_s.get(party)
         columns |= {
-            f"{party}_talk_s": sum(each.talk_s[party] for each in there) if there else None,
-            f"{party}_monologue_s": max((each.monologue_s[party] for each in there), default=None),
-            f"{party}_interruptions": sum(each.interruptions[party] for each in there) if there else None,
+            f"{party}_talk_s": found.talk_s.get(party),
+            f"{party}_monologue_s": found.monologue_s.get(party),
+            f"{party}_interruptions": found.interruptions.get(party),
+            f"{party}_latencies_s": None if latencies is None else list(latencies),
+        }
+    return columns
+
+
+def joined_talk(recordings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the talk of a call from its rows in `recordings`: recordings add up, none is laid over another.
+
+    Examples
+    --------
+    >>> row = talk_columns(talk([np.ones(100, bool)], ["customer"]))
+    >>> joined = joined_talk([row, row])
+    >>> joined["customer_talk_s"], joined["customer_monologue_s"], joined["customer_latency_s"]
+    (6.0, 3.0, None)
+    """
+
+    def known(name: str) -> list[Any]:
+        return [row[name] for row in recordings if row[name] is not None]
+
+    def total(name: str) -> Any:
+        return sum(values) if (values := known(name)) else None
+
+    columns: dict[str, Any] = {name: total(name) for name in ("overlap_s", "non_talk_s")}
+    for party in PARTIES:
+        latencies = [latency for each in known(f"{party}_latencies_s") for latency in each]
+        columns |= {f"{party}_{name}": total(f"{party}_{name}") for name in ("talk_s", "interruptions")} | {
+            f"{party}_monologue_s": max(known(f"{party}_monologue_s"), default=None),
             f"{party}_latency_s": median(latencies) if latencies else None,
         }
     return columns

@@ -6,7 +6,7 @@ A problem is a line for people. Nothing that lies there makes `verify` raise: a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from upath import UPath
 
 from emolib.archive import ledger
-from emolib.archive.predictions import Part, committed, files, filesystem, part_of, require_predictions
-from emolib.archive.schemas import KEYS, PROVENANCE, TABLES, schema
+from emolib.archive.calls import UNKNOWN_DATE
+from emolib.archive.joining import stale
+from emolib.archive.predictions import (
+    Part,
+    committed,
+    files,
+    files_of_calls,
+    filesystem,
+    is_litter,
+    part_of,
+    require_predictions,
+)
+from emolib.archive.schemas import BLOCK_TABLES, KEYS, PROVENANCE, SCHEMA_VERSION, TABLES, schema
 from emolib.errors import Code, SettingsError
 from emolib.storage import AnyPath
 
@@ -45,6 +57,7 @@ class Verification:
         return not self.problems
 
 
+_SAID = ("table", "schema_version")  # by the metadata of a file
 # What a row must have as it was planned.
 _PLANNED = ("uri", "version", "call_id", "date")
 
@@ -56,6 +69,8 @@ def verify(pred: AnyPath) -> Verification:
     - No recording_id stands in two parts or on two dates; no key of any table occurs twice.
     - Sums agree: a channel has as many windows as it says; a recording is scored if one of its channels is.
     - Every committed block has its part in each table, and no part lies there without its commit.
+    - Every call of the recordings has exactly one row, under the earliest date of its recordings, which are as many and
+      last as long as it says. While a run is open, those of its dates are not looked at.
     - Files can be read, have the schema of their table, and name the run and the model that wrote them.
     - Probabilities are finite and sum to one; outcomes fit their codes.
     - No run is open.
@@ -87,16 +102,18 @@ def verify(pred: AnyPath) -> Verification:
         for table, frame in tables.items():
             counts[table] += len(frame)
         if "recordings" in tables:
-            facts = tables["recordings"][["recording_id", "code", "uri", "version", "call_id"]]
+            facts = tables["recordings"][["recording_id", "code", "uri", "version", "call_id", "decoded_s"]]
             if len(facts):
                 rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
-        if len(tables) == len(TABLES):
+        if len(tables) == len(BLOCK_TABLES):
             problems += _block_problems(part, tables)
-    everything = (
-        pd.concat(rows) if rows else pd.DataFrame(columns=["recording_id", "code", "run_id", "block", *_PLANNED])
-    )
+    nothing = pd.DataFrame(columns=["recording_id", "code", "decoded_s", "run_id", "block", *_PLANNED])
+    everything = pd.concat(rows) if rows else nothing
     counts.update({code: int(number) for code, number in everything["code"].value_counts().items()})
     problems += _plan_problems(runs, everything, {(part.run_id, part.block) for part in done})
+    calls = _read_calls(pred, runs, problems)
+    counts["calls"] = len(calls)
+    problems += _calls_problems(pred, calls, everything, runs)
     return Verification(problems, dict(counts))
 
 
@@ -112,11 +129,15 @@ def _runs(pred: AnyPath, problems: list[str]) -> dict[str, ledger.Run]:
 
 def _stray_files(pred: AnyPath, runs: dict[str, ledger.Run], done: set[Part], counts: Counter[str]) -> Iterator[str]:
     """Yield what lies in the tables and is no part, or a part that nobody committed; count litter."""
+    of_calls = {path for group in files_of_calls(pred).values() for path in group}
     for table in TABLES:
         for path in files(pred, table):
             part = part_of(path)
-            if ledger.is_litter(path):
+            if is_litter(path):
                 counts["litter"] += 1
+            elif table == "calls":
+                if path not in of_calls:
+                    yield f"calls/{path.parent.name}/{path.name}: no file of the table; move it away"
             elif part is None:
                 yield f"{table}/{path.parent.name}/{path.name}: no part of the table; move it away"
             elif part not in done and not (part.run_id in runs and runs[part.run_id].is_open):
@@ -126,34 +147,48 @@ def _stray_files(pred: AnyPath, runs: dict[str, ledger.Run], done: set[Part], co
 def _read_block(pred: AnyPath, part: Part, run: ledger.Run, problems: list[str]) -> dict[str, pd.DataFrame]:
     """Return the tables of a block that can be read and have their schema."""
     config, tables = run.config, {}
-    stamp = {"model_id": config.model_id, "run_id": run.run_id, "scoring_fingerprint": config.scoring_fingerprint}
-    for table in TABLES:
+    for table in BLOCK_TABLES:
         where, place = _where(part, table), part.path(pred, table)
-        try:
-            with filesystem(place).open_input_file(place.path) as file:
-                rows = pq.read_table(file)
-        except FileNotFoundError:
-            problems.append(f"{where}: missing, although the block is committed")
-            continue
-        except (OSError, pa.ArrowException) as error:
-            problems.append(f"{where}: cannot be read: {str(error).splitlines()[0]}")
-            continue
-        if differs := _schema_difference(rows.schema, schema(table, config.classes)):
-            problems.append(f"{where}: {differs}")
+        rows, problem = _readable(place, table, config.classes)
+        if rows is None:
+            missing = "missing, although the block is committed"
+            problems.append(f"{where}: {problem or missing}")
             continue
         frame = tables[table] = rows.to_pandas()
-        for name in PROVENANCE:
-            others = frame.loc[frame[name] != stamp[name], name]
-            if len(others):
-                problems.append(f"{where}: {name} is {others.iloc[0]} in {len(others)} rows, expected {stamp[name]}")
+        problems += _stamp_problems(where, frame, run)
     return tables
 
 
-def _schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
-    for name in ("emolib_table", "emolib_schema_version"):
-        is_now, should_be = ((each.metadata or {}).get(name.encode(), b"").decode() for each in (found, expected))
-        if is_now != should_be:
-            return f"{name} is {is_now or 'absent'}, expected {should_be}"
+def _readable(place: UPath, table: str, classes: Sequence[str]) -> tuple[pa.Table | None, str]:
+    """Read a file of a table, or say why it can't be; nothing where there is no such file."""
+    try:
+        with filesystem(place).open_input_file(place.path) as file:
+            rows = pq.read_table(file)
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, pa.ArrowException) as error:
+        return None, f"cannot be read: {str(error).splitlines()[0]}"
+    differs = _schema_difference(rows.schema, table, classes)
+    return (None if differs else rows), differs
+
+
+def _stamp_problems(where: str, rows: pd.DataFrame, run: ledger.Run) -> Iterator[str]:
+    config = run.config
+    stamp = {"model_id": config.model_id, "run_id": run.run_id, "scoring_fingerprint": config.scoring_fingerprint}
+    for name in PROVENANCE:
+        others = rows.loc[rows[name] != stamp[name], name]
+        if len(others):
+            yield f"{where}: {name} is {others.iloc[0]} in {len(others)} rows, expected {stamp[name]}"
+
+
+def _schema_difference(found: pa.Schema, table: str, classes: Sequence[str]) -> str:
+    said = {name: (found.metadata or {}).get(f"emolib_{name}".encode(), b"").decode() for name in _SAID}
+    if said["table"] != table:
+        return f"emolib_table is {said['table'] or 'absent'}, expected {table}"
+    version = said["schema_version"]
+    if version not in map(str, range(1, SCHEMA_VERSION + 1)):
+        return f"emolib_schema_version is {version or 'absent'}, expected 1 to {SCHEMA_VERSION}"
+    expected = schema(table, classes, version=int(version))
     for field in expected:
         if field.name not in found.names:
             return f"column {field.name} is missing"
@@ -164,8 +199,8 @@ def _schema_difference(found: pa.Schema, expected: pa.Schema) -> str:
 
 
 def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str]:
-    recordings, channels, windows, calls = (tables[table] for table in TABLES)
-    for table in TABLES:
+    windows, channels, recordings = (tables[table] for table in BLOCK_TABLES)
+    for table in BLOCK_TABLES:
         twice = tables[table].duplicated(KEYS[table])
         yield from _rows(part, table, tables[table], twice, f"{', '.join(KEYS[table])} occurs twice")
     for table in ("channels", "windows"):
@@ -203,11 +238,69 @@ def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str
     wrong = ~(windows["start_s"] < windows["end_s"])
     yield from _rows(part, "windows", windows, wrong, "the window does not end after its start")
 
-    members = recordings["call_id"].value_counts()
-    wrong = calls["call_id"].map(members).fillna(0) != calls["recordings"]
-    yield from _rows(part, "calls", calls, wrong, "recordings is not the number of its rows in recordings")
-    lost = ~recordings["call_id"].isin(calls["call_id"])
-    yield from _rows(part, "recordings", recordings, lost, "the call has no row in calls")
+
+def _read_calls(pred: AnyPath, runs: dict[str, ledger.Run], problems: list[str]) -> pd.DataFrame:
+    """Return call_id, date, recordings and duration_s of the calls that can be read and have their schema."""
+    frames = [pd.DataFrame(columns=["call_id", "date", "recordings", "duration_s"])]
+    for date, places in files_of_calls(pred).items():
+        for place in places:
+            where = f"calls/date={date}/{place.name}"
+            rows, problem = _readable(place, "calls", ())
+            if rows is None:
+                problems.append(f"{where}: {problem or 'it is gone, was it moved just now?'}")
+                continue
+            frame = rows.to_pandas().assign(date=date)
+            for run_id, group in frame.groupby("run_id"):
+                if run_id in runs:
+                    problems += _stamp_problems(where, group, runs[run_id])
+                else:
+                    problems.append(f"{where}: run {run_id} is not among the runs")
+            frames.append(frame[frames[0].columns])
+    return pd.concat(frames) if len(frames) > 1 else frames[0]
+
+
+def _calls_problems(
+    pred: AnyPath, calls: pd.DataFrame, recordings: pd.DataFrame, runs: dict[str, ledger.Run]
+) -> Iterator[str]:
+    """Compare the calls with the recordings that they are made of."""
+    for call_id, copies in calls[calls["call_id"].duplicated(keep=False)].groupby("call_id"):
+        yield f"calls: call {call_id} has {len(copies)} rows, expected one: {', '.join(sorted(set(copies['date'])))}"
+    waiting = stale(pred)
+    if waiting:
+        yield f"calls: those of {len(waiting)} dates, first {min(waiting)}, are not up to date; run the job again"
+    waiting |= {date for run in runs.values() if run.is_open for date in _dates(run)}
+    known = recordings["date"].where(recordings["date"] != UNKNOWN_DATE)
+    made = recordings.assign(known=known).groupby("call_id")
+    expected = pd.DataFrame(
+        {
+            "date": made["known"].min().fillna(UNKNOWN_DATE),
+            "recordings": made.size(),
+            "duration_s": made["decoded_s"].sum(min_count=1),
+            "waits": made["date"].agg(lambda dates: not waiting.isdisjoint(dates)) if waiting else False,
+        }
+    ).reset_index()
+    calls = calls.drop_duplicates("call_id")
+    both = expected.merge(calls, how="outer", on="call_id", suffixes=("", "_said"), indicator=True)
+    both = both[~both["waits"].eq(True) & ~both["date_said"].isin(waiting)]
+    there = both["_merge"] == "both"
+    apart = (both["duration_s"] - both["duration_s_said"]).abs() > _TOLERANCE
+    apart |= both["duration_s"].isna() != both["duration_s_said"].isna()
+    for table, wrong, what in (
+        ("recordings", both["_merge"] == "left_only", "the call has no row in calls"),
+        ("calls", both["_merge"] == "right_only", "the call has no row in recordings"),
+        ("calls", there & (both["date"] != both["date_said"]), "date is not the earliest of its recordings"),
+        ("calls", there & (both["recordings"] != both["recordings_said"]), "recordings is not the number of them"),
+        ("calls", there & apart, "duration_s is not that of its recordings"),
+    ):
+        if wrong.any():
+            yield f"{table}: {what}, of {int(wrong.sum())} calls, first call_id {both.loc[wrong, 'call_id'].iloc[0]}"
+
+
+def _dates(run: ledger.Run) -> set[str]:
+    try:
+        return set(run.plan()["date"])
+    except (OSError, ValueError, KeyError, pa.ArrowException):  # which is said of the plan itself
+        return set()
 
 
 def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tuple[str, int]]) -> Iterator[str]:

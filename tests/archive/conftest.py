@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from emolib.archive import rewriting, scoring
+from emolib import storage
+from emolib.archive import ledger, predictions, scoring
 from emolib.archive.ledger import Run, known, run_config
 from emolib.archive.plan import listing_table, plan
 from emolib.config import TELEPHONE, ScoringConfig
@@ -90,16 +91,17 @@ def finish_run(run: Run) -> list[scoring.BlockResult]:
 
 @contextmanager
 def killed_before_write(number: int) -> Iterator[None]:
-    """Rewriting dies before it writes so many parts."""
-    write_part, writes = rewriting.write_part, iter(range(100))
+    """Whatever is written, it dies before file number so and so: a part, calls, a plan, a note."""
+    write_bytes, writes = storage.write_bytes, iter(range(100))
 
     def dies(*arguments: Any, **named: Any) -> None:
         if next(writes) == number:
             raise KeyboardInterrupt
-        write_part(*arguments, **named)
+        write_bytes(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rewriting, "write_part", dies)
+        for module in (storage, predictions, ledger):
+            patch.setattr(module, "write_bytes", dies)
         with pytest.raises(KeyboardInterrupt):
             yield
 

@@ -20,7 +20,7 @@ from emolib.archive.ledger import (
 )
 from emolib.archive.plan import listing_table, plan
 from emolib.archive.predictions import Part, parts
-from emolib.archive.schemas import TABLES
+from emolib.archive.schemas import BLOCK_TABLES, TABLES
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
 from emolib.errors import SettingsError
@@ -105,14 +105,14 @@ def test_a_block_may_run_twice(start: Any, bundle: Any, tmp_path: Path) -> None:
     run = start(tmp_path)
     one = scoring.score_block(str(tmp_path), run.run_id, 0)
     part = Part("2024-05-01", run.run_id, 0)
-    content = [part.path(tmp_path, table).read_bytes() for table in TABLES]
+    content = [part.path(tmp_path, table).read_bytes() for table in BLOCK_TABLES]
     asked = len(bundle.asked)
     two = scoring.score_block(str(tmp_path), run.run_id, 0)
     assert len(bundle.asked) == asked, "it is left as it is"
     assert (one.by_code, one.windows, one.audio_s) == (two.by_code, two.windows, two.audio_s)
     part.path(tmp_path, "recordings").unlink()
     scoring.score_block(str(tmp_path), run.run_id, 0)
-    assert [part.path(tmp_path, table).read_bytes() for table in TABLES] == content
+    assert [part.path(tmp_path, table).read_bytes() for table in BLOCK_TABLES] == content
 
 
 def test_what_is_known_is_not_planned_again(start: Any, finish: Any, archive: Path, write: Any, pred: Path) -> None:

@@ -20,15 +20,6 @@ def test_every_column_is_explained() -> None:
         assert all(column.unit for column in columns if column.name.endswith(("_s", "_hz", "_db")))
 
 
-def test_columns_that_only_later_work_fills_are_there_and_null(stored_predictions: Path) -> None:
-    for table, columns in COLUMNS.items():
-        rows = read(stored_predictions, table=table)
-        assert len(rows)
-        for column in columns:
-            if column.filled_by:
-                assert rows[column.name].isna().all(), column.name
-
-
 def test_pandas_and_duckdb_read_the_tables_as_they_lie(stored_predictions: Path) -> None:
     for table in TABLES:
         ours = read(stored_predictions, table=table)

@@ -23,6 +23,11 @@ def _change(archive: Path) -> None:
     write_call(archive / "2024-05-03/empty.wav", voice(9, seed=72))
 
 
+def _is_of_now(problem: str) -> bool:
+    """Return whether a problem is what an interrupted run leaves for the next."""
+    return any(word in problem for word in ("is open", "/date=", "not up to date"))
+
+
 def _same_tables(one: Path, other: Path) -> None:
     for table in ("recordings", "channels", "windows", "calls"):
         left_out = ["run_id", "attempts", "version", "message"]
@@ -57,16 +62,16 @@ def test_what_changed_is_scored_again_and_has_one_row(start: Any, finish: Any, a
     assert start(pred).plan().empty
 
 
-@pytest.mark.parametrize("written", range(8))
+@pytest.mark.parametrize("written", range(7))
 def test_a_replacement_that_is_killed_is_finished_by_the_next_run(
     start: Any, finish: Any, archive: Path, pred: Path, written: int
 ) -> None:
-    """Two parts of four tables are written anew; it dies before the first, the second, … of those writes."""
+    """A note, and two parts of three tables are written anew; it dies before the first, the second, … of them."""
     _change(archive)
     run = start(pred)
     with killed_before_write(written):
         rewriting.make_room(run)
-    assert [problem for problem in verify(pred).problems if "is open" not in problem and "/date=" not in problem] == []
+    assert [problem for problem in verify(pred).problems if not _is_of_now(problem)] == []
     (again,) = open_runs(pred)
     _replace(again, finish)
     assert verify(pred).problems == []

@@ -260,13 +260,13 @@ def test_who_talks_when_is_told_of_each_recording(archive: Path, score: Any) -> 
     rest = np.zeros(4 * RATE, np.float32)
     agent, customer = np.concatenate([voice(4, seed=1), rest, rest]), np.concatenate([rest, voice(4, seed=2), rest])
     write_call(archive / "2024-05-04/turns.wav", agent, customer)
-    found = score("2024-05-04/turns.wav", channels=STEREO).talk
-    assert all(2 < seconds <= 4.1 for seconds in found.talk_s.values())
-    assert found.overlap_s < 0.3
-    assert 3 < found.non_talk_s < 5
-    assert len(found.latencies_s["customer"]) <= 1
-    assert found.latencies_s["agent"] == ()
-    assert score("2024-05-03/empty.wav").talk is None
+    found = score("2024-05-04/turns.wav", channels=STEREO).recording
+    assert all(2 < found[f"{party}_talk_s"] <= 4.1 for party in ("agent", "customer"))
+    assert found["overlap_s"] < 0.3
+    assert 3 < found["non_talk_s"] < 5
+    assert len(found["customer_latencies_s"]) <= 1
+    assert found["agent_latencies_s"] == []
+    assert "agent_talk_s" not in score("2024-05-03/empty.wav").recording
 
 
 def test_calls_say_how_long_nobody_talks(stored_predictions: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
-from emolib.archive.talk import Talk, talk, talk_columns
+from emolib.archive.talk import Talk, joined_talk, talk, talk_columns
 from emolib.sound.speech import FRAME_S
 
 Speech = NDArray[np.bool_]
@@ -33,7 +33,7 @@ def test_pauses_belong_to_a_turn_and_clicks_are_none() -> None:
 def test_answers_take_the_time_in_which_nobody_talks() -> None:
     found = call(said((6, 9), (18, 21)), said((3, 5.1), (9.9, 15)))
     assert found.latencies_s == {"agent": (0.9, 3.0), "customer": (0.9,)}
-    assert talk_columns([found])["agent_latency_s"] == pytest.approx(1.95)
+    assert joined_talk([talk_columns(found)])["agent_latency_s"] == pytest.approx(1.95)
 
 
 def test_an_interruption_takes_the_floor_and_yes_does_not() -> None:
@@ -63,15 +63,14 @@ def test_silence_of_more_than_three_seconds_is_no_talk() -> None:
 
 
 def test_without_roles_only_silence_is_known() -> None:
-    found = talk_columns([talk([said((3, 6)), said((9, 12))], [None, None])])
+    found = joined_talk([talk_columns(talk([said((3, 6)), said((9, 12))], [None, None]))])
     assert found["non_talk_s"] == pytest.approx(48)
     assert {found[name] for name in ("agent_talk_s", "customer_talk_s", "overlap_s", "agent_latency_s")} == {None}
-    assert talk_columns([]) == {}
 
 
 def test_recordings_of_a_call_add_up() -> None:
     one, other = call(said((3, 6)), said((7.5, 9))), call(said((15, 21)), said())
-    found = talk_columns([one, other])
+    found = joined_talk([talk_columns(one), talk_columns(other)])
     assert found["agent_talk_s"] == pytest.approx(9)
     assert found["agent_monologue_s"] == pytest.approx(6)
     assert found["customer_latency_s"] == pytest.approx(1.5)
