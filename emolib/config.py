@@ -143,6 +143,7 @@ CLEAN = "clean"
 """Among the variants of an utterance (see `emolib.sound.variants`), the recording as it is: every store has it."""
 
 Role: TypeAlias = Literal["agent", "customer", "mixed"]
+Direction: TypeAlias = Literal["inbound", "outbound"]
 
 
 # How many bytes of each encoding make how many samples.
@@ -218,6 +219,8 @@ class ScoringConfig(Settings):
         where it has none.
     channels
         Role of each 0-based channel; empty: roles are not known.
+    channels_by_direction
+        The same for recordings of calls of a direction, in place of `channels`.
     roles
         The roles that are scored; empty: customers once roles are known, everybody before.
     min_level_dbfs
@@ -237,6 +240,7 @@ class ScoringConfig(Settings):
 
     hop_s: float | None = Field(default=None, gt=0)
     channels: dict[int, Role] = {}
+    channels_by_direction: dict[Direction, dict[int, Role]] = {}
     roles: tuple[Role, ...] = ()
     min_level_dbfs: float = Field(default=-60.0, le=0)
     min_speech_s: float = Field(default=0.4, ge=0)
@@ -247,7 +251,7 @@ class ScoringConfig(Settings):
     @property
     def scored_roles(self) -> tuple[Role, ...] | None:
         """The roles to score, or None where roles are not known and every channel is scored."""
-        if not self.channels:
+        if not self.channels and not self.channels_by_direction:
             return None
         return self.roles or ("customer",)
 

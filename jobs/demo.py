@@ -58,7 +58,7 @@ def demo(*, out: str = "demo", seed: int = 0) -> Result:
     train(str(store), task=_TASK, model=str(model), epochs=_EPOCHS)
     say("4/6  score: calls to labels, customers only")
     # The budget: one in seven files of this archive is broken on purpose.
-    options = Options(model=str(model), channels="0=agent,1=customer", failure_budget=0.2)
+    options = Options(model=str(model), channels=("0=agent,1=customer",), failure_budget=0.2)
     scored = score(str(calls), out=str(predictions), options=options)
     say("5/6  verify: nothing lost, nothing twice")
     verified = verify(str(predictions))

@@ -24,7 +24,8 @@ from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, write_json
 from jobs.console import EXIT_VERIFY, Result, code_of, say
 from jobs.metrics import write_metrics
-from jobs.runs import Options, carry_out, prepare, show_plan, summarise
+from jobs.preview import show_plan
+from jobs.runs import Options, carry_out, prepare, summarise
 
 Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 

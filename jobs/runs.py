@@ -15,7 +15,9 @@ from cyclopts import Parameter
 from emolib.archive import ledger
 from emolib.archive.forgetting import forget_buried, without_buried
 from emolib.archive.isolation import SLOWEST, score_apart
+from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import Lock
+from emolib.archive.metadata import Sources, calls_table, pattern_of
 from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as plan_recordings
 from emolib.archive.rewriting import make_room
 from emolib.archive.scoring import load_bundle
@@ -23,6 +25,8 @@ from emolib.config import Limits, ScoringConfig, parse, parse_headerless
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
+from emolib.storage import absolute
+from jobs import spelling
 from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
 from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
@@ -46,7 +50,8 @@ class Options:
     model
         The model bundle.
     channels
-        Which party is on which channel, such as 0=agent,1=customer.
+        Which party is on which channel, such as 0=agent,1=customer. Where that depends on the direction of a call it is
+        given several times: inbound:0=customer,1=agent and outbound:0=agent,1=customer.
     roles
         The roles to score, such as customer,agent. Once channels are named only customers are scored: inferring the
         emotions of employees at work is prohibited in the EU (AI Act, Article 5(1)(f)).
@@ -65,6 +70,14 @@ class Options:
     headerless
         What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
         Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.
+    pattern
+        What the paths of recordings say of their calls: a regular expression with named groups, such as
+        `(?P<site>[a-z]+)/(?P<call_id>[0-9]+)_(?P<direction>in|out)`. Names: call_id, date (year, month, day), direction
+        (inbound or in, outbound or out), agent, queue, site; any other goes to the column extra.
+    calls_table
+        A table of calls, CSV or Parquet, a path or URL, with a column call_id and columns of those names; any other
+        goes to extra. What a path says goes before. A call is looked for by the id in the path, else by the name of the
+        file without suffix. Recordings of which neither knows anything are planned as without them.
     block_s
         Seconds of audio of one task; chosen by the size of the archive if not given.
     batch
@@ -82,7 +95,7 @@ class Options:
     """
 
     model: str
-    channels: str | None = None
+    channels: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     roles: str | None = None
     hop_s: float | None = None
     min_level_dbfs: float = -60.0
@@ -90,6 +103,8 @@ class Options:
     expose_gender: Annotated[bool, Parameter(negative=())] = False
     priors: str | None = None
     headerless: str | None = None
+    pattern: str | None = None
+    calls_table: str | None = None
     block_s: float | None = None
     batch: int = 64
     recording_s: float = 300.0
@@ -107,18 +122,33 @@ class Options:
         SettingsError
             If an option is spelt otherwise or not valid.
         """
+        channels = spelling.channels(self.channels)
         return parse(
             ScoringConfig,
             {
                 "hop_s": self.hop_s,
-                "channels": _channels(self.channels),
+                "channels": channels.pop("", {}),
+                "channels_by_direction": channels,
                 "roles": tuple(self.roles.split(",")) if self.roles else (),
                 "min_level_dbfs": self.min_level_dbfs,
                 "min_speech_s": self.min_speech_s,
                 "expose_gender": self.expose_gender,
                 "headerless": parse_headerless(self.headerless) if self.headerless else {},
-                "priors": _priors(self.priors),
+                "priors": spelling.priors(self.priors),
             },
+        )
+
+    def sources(self) -> Sources:
+        """Return what is said of calls beside their sound.
+
+        Raises
+        ------
+        SettingsError
+            If the pattern or the table is none, or says nothing of calls.
+        """
+        return Sources(
+            pattern=None if self.pattern is None else pattern_of(self.pattern),
+            calls=None if self.calls_table is None else calls_table(self.calls_table),
         )
 
 
@@ -137,11 +167,12 @@ class Task:
     config: ledger.RunConfig
     where: ClusterConfig
     choice: Choice
+    sources: Sources
 
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
-        all_due = Choice(keep_since=self.choice.keep_since)
-        return len(plan_recordings(self.listed(), ledger.known(self.out), block_s=math.inf, choice=all_due))
+        all_due, known = Choice(keep_since=self.choice.keep_since), ledger.known(self.out)
+        return len(plan_recordings(self.listed(), known, block_s=math.inf, choice=all_due, sources=self.sources))
 
     def listed(self) -> pd.DataFrame:
         """Return the listing without what was erased meanwhile: listing takes long, and no lock is held for it."""
@@ -157,6 +188,7 @@ class Task:
             max_recordings=self.config.max_recordings,
             byte_rates=rates,
             choice=self.choice,
+            sources=self.sources,
         )
 
 
@@ -170,7 +202,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     GoldenCheckError
         If this machine does not reproduce the model's numbers.
     """
-    where = cluster_config(options.cluster, workers=options.workers)
+    where, sources = cluster_config(options.cluster, workers=options.workers), options.sources()
     bundle = ModelBundle.load(options.model)
     bundle.check_golden()
     scoring, block_s = options.scoring(), options.block_s
@@ -181,7 +213,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
     listing = without_buried(out, listing)
-    choice = replace(choice or Choice(), retry=_codes(options.retry))
+    choice = replace(choice or Choice(), retry=spelling.codes(options.retry))
     rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out), choice.retry)
     total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(waiting["uri"], waiting["size"], strict=True))
     config = ledger.run_config(
@@ -192,16 +224,19 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         batch=options.batch,
         block_s=block_s or _block_s(min(total_s, choice.limit_s)),
         limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
+        pattern=options.pattern,
+        calls_table=None if options.calls_table is None else absolute(options.calls_table),
     )
     ledger.check_out(out, config)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
-    return Task(out, listing, config, where, choice)
+    return Task(out, listing, config, where, choice, sources)
 
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
     """Finish the open runs, then run a new one over what is due; return the runs that were closed."""
     ledger.remove_unstarted(task.out)
     forget_buried(task.out)
+    refresh_calls(task.out)  # what was interrupted between taking rows out and making the calls anew
     interrupted, planned = ledger.open_runs(task.out), task.plan()
     if not interrupted and planned.empty:
         return []  # a cluster takes seconds to start
@@ -220,34 +255,6 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             _execute(client, run, lock)
             finished.append(run)
     return finished
-
-
-def show_plan(task: Task, *, job: str) -> Result:
-    """Say what would be done."""
-    open_runs = ledger.open_runs(task.out)
-    planned = task.plan()
-    waiting = len(due(task.listed(), ledger.known(task.out), task.choice.retry))
-    hours = planned["estimated_s"].sum() / 3600
-    by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
-    table(
-        "plan",
-        ["date", "recordings", "hours (estimated)"],
-        [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
-    )
-    return Result(
-        {
-            "job": job,
-            "plan": True,
-            "listed": len(task.listing),
-            "to_score": len(planned),
-            "scored_again": int(planned["replaces"].sum()),
-            "scored_before": len(task.listing) - waiting,
-            "left_for_later": waiting - len(planned),
-            "blocks": int(planned["block"].nunique()),
-            "estimated_hours": round(float(hours), 3),
-            "open_runs": [run.run_id for run in open_runs],
-        }
-    )
 
 
 def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
@@ -298,6 +305,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
             "run the same command again, with more memory for the workers if they died"
         )
     codes, audio_s = run.totals()
+    lock.check()
     run.close({**_counts(codes), "audio_s": round(audio_s, 1)})
 
 
@@ -340,31 +348,6 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
     return Result(summary, within_budget(failed, counts["recordings"], failure_budget))
-
-
-def _channels(text: str | None) -> dict[str, str]:
-    """Read ``0=agent,1=customer``."""
-    pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    channels = [pair[0].strip() for pair in pairs]
-    if any(len(pair) != 2 for pair in pairs) or not all(map(str.isdecimal, channels)) or len({*channels}) < len(pairs):
-        raise SettingsError(f"channels {text!r} found, expected something like 0=agent,1=customer")
-    return {channel.strip(): role.strip() for channel, role in pairs}
-
-
-def _codes(text: str | None) -> frozenset[Code]:
-    """Read ``killed,corrupt``."""
-    try:
-        return frozenset(Code(name.strip()) for name in text.split(",")) if text else frozenset()
-    except ValueError as error:
-        raise SettingsError(f"retry {text!r} found, expected codes such as killed,corrupt: {error}") from error
-
-
-def _priors(text: str | None) -> dict[str, str]:
-    """Read ``neutral=0.9,anger=0.1``."""
-    pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    if any(len(pair) != 2 for pair in pairs) or len({pair[0].strip() for pair in pairs}) < len(pairs):
-        raise SettingsError(f"priors {text!r} found, expected something like negative=0.1,neutral=0.8,positive=0.1")
-    return {name.strip(): share.strip() for name, share in pairs}
 
 
 def _block_s(total_s: float) -> float:

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from emolib.archive.lock import Lock
 from emolib.storage import absolute
 from jobs.console import Result
-from jobs.runs import Options, carry_out, prepare, show_plan, summarise
+from jobs.preview import show_plan
+from jobs.runs import Options, carry_out, prepare, summarise
 
 
 def score(archive: str, *, out: str, options: Options, plan: Annotated[bool, Parameter(negative=())] = False) -> Result:

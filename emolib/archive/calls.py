@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from emolib.archive.metadata import NAMES, Sources
 from emolib.config import Role, ScoringConfig
 
 # Most explicit first: eight digits in a row may also be a telephone number or an order.
@@ -42,33 +43,64 @@ class Call:
     Attributes
     ----------
     call_id
-        The recording's own ``recording_id``: every recording is a call of its own.
+        As the sources have it; else the recording's own ``recording_id``: the recording is a call of its own.
     date
         ISO date of the call, never of the processing.
     date_source
-        ``path``, ``modified``, or ``unknown`` (the date is then 1970-01-01).
+        ``path``, ``sidecar`` (the table of calls), ``modified``, or ``unknown`` (the date is then 1970-01-01).
+    direction
+        ``inbound`` or ``outbound``.
+    extra
+        What else the sources say, names and values, sorted.
     """
 
     call_id: str
     date: str
     date_source: str
+    direction: str | None = None
+    agent: str | None = None
+    queue: str | None = None
+    site: str | None = None
+    extra: tuple[tuple[str, str], ...] | None = None
 
 
-def call_of(recording_id: str, uri: str, modified_s: float) -> Call:
+def call_of(recording_id: str, uri: str, modified_s: float, sources: Sources | None = None) -> Call:
     """Return the call of a recording.
+
+    Each value is the first that is there: what the pattern finds in the path, what the table says. So it does not
+    depend on when the table was delivered where the path knows it. A date comes from the pattern, then from the table,
+    and then from the rules of `call_date`.
 
     Parameters
     ----------
     modified_s
         Modification time of the file in seconds since 1970 (UTC); NaN where nobody knows.
+    sources
+        Where the metadata of calls comes from.
 
     Examples
     --------
-    >>> call_of("89db", "2024-05-01/a.wav", 0.0)
-    Call(call_id='89db', date='2024-05-01', date_source='path')
+    >>> call = call_of("89db", "2024-05-01/a.wav", 0.0)
+    >>> call.call_id, call.date, call.date_source
+    ('89db', '2024-05-01', 'path')
+    >>> sources = Sources(calls={"call_id": ["a"], "date": ["2024-04-30"], "queue": ["sales"], "crm": ["7"]})
+    >>> call = call_of("89db", "2024-05-01/a.wav", 0.0, sources)
+    >>> call.call_id, call.date, call.date_source, call.queue, call.extra
+    ('a', '2024-04-30', 'sidecar', 'sales', (('crm', '7'),))
     """
-    day, source = call_date(uri, modified_s)
-    return Call(recording_id, day, source)
+    in_path, in_table = (sources or Sources()).of(uri)
+    known = {**in_table, **in_path}
+    if "date" in known:
+        day, source = known["date"], "path" if "date" in in_path else "sidecar"
+    else:
+        day, source = call_date(uri, modified_s)
+    return Call(
+        known.get("call_id", recording_id),
+        day,
+        source,
+        **{name: known.get(name) for name in NAMES if name not in ("call_id", "date")},
+        extra=tuple(sorted((name, value) for name, value in known.items() if name not in NAMES)) or None,
+    )
 
 
 def call_date(uri: str, modified_s: float) -> tuple[str, str]:
@@ -108,11 +140,16 @@ def _possible(pattern: re.Pattern[str], uri: str) -> Iterator[date]:
             continue
 
 
-def channel_roles(channels: int, config: ScoringConfig) -> list[Role | None]:
+def channel_roles(channels: int, config: ScoringConfig, direction: str | None = None) -> list[Role | None]:
     """Return the role of each channel of a recording, None where nothing says it.
 
-    A recording of one channel carries both parties, so its role is ``mixed``, unless the map is of channel 0 alone and
-    so speaks of just such recordings.
+    The map of the call's direction counts, else the one that is of no direction. A recording of one channel carries
+    both parties, so its role is ``mixed``, unless the map is of channel 0 alone and so speaks of just such recordings.
+
+    Parameters
+    ----------
+    direction
+        ``inbound`` or ``outbound``; None where nobody knows.
 
     Examples
     --------
@@ -121,10 +158,32 @@ def channel_roles(channels: int, config: ScoringConfig) -> list[Role | None]:
     (['agent', 'customer'], ['agent', 'customer', None], ['mixed'])
     >>> channel_roles(2, ScoringConfig()), channel_roles(1, ScoringConfig(channels={0: "customer"}))
     ([None, None], ['customer'])
+    >>> called = ScoringConfig(channels_by_direction={"outbound": {0: "agent", 1: "customer"}})
+    >>> channel_roles(2, called, "outbound"), channel_roles(2, called), channel_roles(1, called)
+    (['agent', 'customer'], [None, None], ['mixed'])
     """
-    if channels == 1 and config.channels and set(config.channels) != {0}:
-        return ["mixed"]
-    return [config.channels.get(channel) for channel in range(channels)]
+    named = {str(name): roles for name, roles in config.channels_by_direction.items()}
+    roles = named.get(direction or "", config.channels)
+    if channels == 1 and all(set(each) != {0} for each in ([roles] if roles else named.values())):
+        return ["mixed"] if roles or named else [None]
+    return [roles.get(channel) for channel in range(channels)]
+
+
+def against_policy(channels: int, config: ScoringConfig, direction: str | None = None) -> str | None:
+    """Return the roles for which no channel of a recording may be scored, in words; None where one may.
+
+    Examples
+    --------
+    >>> stereo = ScoringConfig(channels={0: "agent", 1: "customer"})
+    >>> against_policy(1, stereo), against_policy(2, stereo)
+    ('mixed', None)
+    >>> against_policy(2, ScoringConfig(channels_by_direction={"inbound": {0: "customer", 1: "agent"}}))
+    'unknown'
+    """
+    roles = channel_roles(channels, config, direction)
+    if any(is_scored(role, config) for role in roles):
+        return None
+    return " and ".join(sorted({role or "unknown" for role in roles}))
 
 
 def is_scored(role: Role | None, config: ScoringConfig) -> bool:

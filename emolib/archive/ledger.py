@@ -30,7 +30,7 @@ from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
 from emolib.archive.schemas import BLOCK_TABLES, SCHEMA_VERSION, schema
-from emolib.config import Limits, ScoringConfig, Settings, differences, fingerprint, parse
+from emolib.config import Limits, Role, ScoringConfig, Settings, differences, fingerprint, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.sound.speech import VERSION
@@ -65,6 +65,8 @@ class RunConfig(Settings):
         Windows that the model sees at once; changes no number.
     limits
         Of what a recording may cost.
+    pattern, calls_table
+        Where the metadata of its plan came from; it stands there, so that neither is asked again.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -81,6 +83,8 @@ class RunConfig(Settings):
     block_s: float
     max_recordings: int
     limits: Limits = Limits()
+    pattern: str | None = None
+    calls_table: str | None = None
 
 
 def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
@@ -96,11 +100,20 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
         "speech": VERSION,
         "min_level_dbfs": config.min_level_dbfs,
         "min_speech_s": config.min_speech_s,
-        "channels": {str(channel): config.channels[channel] for channel in sorted(config.channels)},
+        "channels": _roles(config.channels),
+        # Only where they are said, so that predictions from before there were any may be continued.
+        **{
+            f"channels_{direction}": _roles(config.channels_by_direction[direction])
+            for direction in sorted(config.channels_by_direction)
+        },
         "roles": None if roles is None else sorted(roles),
         "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},
         "priors": None if labels.wanted is None else _spelt(labels.classes, labels.wanted),
     }
+
+
+def _roles(channels: Mapping[int, Role]) -> dict[str, Role]:
+    return {str(channel): channels[channel] for channel in sorted(channels)}
 
 
 def _spelt(classes: Sequence[str], shares: Sequence[float]) -> str:
@@ -122,6 +135,8 @@ def run_config(
     block_s: float = 3600.0,
     max_recordings: int = 1000,
     limits: Limits | None = None,
+    pattern: str | None = None,
+    calls_table: str | None = None,
 ) -> RunConfig:
     """Return the settings of a run that scores an archive with a model.
 
@@ -135,7 +150,7 @@ def run_config(
     SettingsError
         If the settings contradict each other or the model.
     """
-    if scoring.roles and not scoring.channels:
+    if scoring.roles and scoring.scored_roles is None:
         raise SettingsError(
             f"roles {', '.join(scoring.roles)} to score found without the channels that have them; give the channels "
             "too, such as 0=agent,1=customer"
@@ -156,6 +171,8 @@ def run_config(
         block_s=block_s,
         max_recordings=max_recordings,
         limits=limits or Limits(),
+        pattern=pattern,
+        calls_table=calls_table,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from emolib.archive.calls import call_of, is_before
+from emolib.archive.metadata import Sources
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import NO_VERSIONS
 
@@ -34,6 +35,12 @@ PLAN_SCHEMA = pa.schema(
         ("estimated_s", pa.float64()),
         ("attempts", pa.int32()),
         ("replaces", pa.bool_()),
+        # Since version 2; null in older plans.
+        ("direction", pa.string()),
+        ("agent", pa.string()),
+        ("queue", pa.string()),
+        ("site", pa.string()),
+        ("extra", pa.map_(pa.string(), pa.string())),
     ]
 )
 
@@ -59,6 +66,8 @@ class PlannedRecording:
         How many runs will have tried this version of it.
     replaces
         Whether it has rows already, that the run replaces.
+    direction, agent, queue, site, extra
+        What is known of its call, see `emolib.archive.calls.Call`.
     """
 
     block: int
@@ -72,6 +81,11 @@ class PlannedRecording:
     estimated_s: float
     attempts: int = 1
     replaces: bool = False
+    direction: str | None = None
+    agent: str | None = None
+    queue: str | None = None
+    site: str | None = None
+    extra: Sequence[tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +210,7 @@ def plan(
     max_recordings: int = 1000,
     byte_rates: Mapping[str, float] | None = None,
     choice: Choice | None = None,
+    sources: Sources | None = None,
 ) -> pd.DataFrame:
     """Plan the recordings that are due, in blocks of about equal work.
 
@@ -214,6 +229,8 @@ def plan(
         Bytes per second of sound by suffix, as earlier runs found them (see `emolib.archive.ledger.byte_rates`).
     choice
         Which of them are taken; None: all.
+    sources
+        Where the metadata of calls comes from; what they say stands in the plan.
 
     Returns
     -------
@@ -241,11 +258,13 @@ def plan(
         )
     choice = choice or Choice()
     new = due(listing, known, choice.retry)
-    calls = [call_of(*row) for row in zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)]
+    listed = zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)
+    calls = [call_of(*row, sources) for row in listed]
     rows = new.assign(
-        date=pd.Series([call.date for call in calls], new.index, object),
-        date_source=[call.date_source for call in calls],
-        call_id=[call.call_id for call in calls],
+        **{
+            name: pd.Series([getattr(call, name) for call in calls], new.index, object)
+            for name in ("call_id", "date", "date_source", "direction", "agent", "queue", "site", "extra")
+        },
         estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],
     )
     rows = choice.take(rows).sort_values(["date", "uri"], ignore_index=True)

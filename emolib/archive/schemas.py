@@ -95,7 +95,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("uri", _TEXT, "Path relative to the archive"),
         Column("version", _TEXT, "Size and modification time, or etag, of the file that was planned"),
         Column("call_id", _TEXT, "The call that the recording belongs to"),
-        Column("date_source", _TEXT, "Where the date comes from: path, modified or unknown"),
+        Column(
+            "date_source", _TEXT, "Where the date comes from: path, sidecar (the table of calls), modified or unknown"
+        ),
         *_CALL_METADATA,
         Column("size", pa.int64(), "Size of the file", "byte"),
         Column("codec", _TEXT, "Encoding that was found in the file"),
@@ -135,7 +137,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("snr_db", _SHARE, "Signal-to-noise ratio; null where speech or noise is too short", "dB"),
         Column("bandwidth_hz", _SHARE, "Highest frequency that carries speech; null where there is next to none", "Hz"),
         Column("clipped_share", _SHARE, "Share of samples at full scale"),
-        Column("flags", pa.list_(_TEXT), "What is odd: dual_mono (as another channel), dead_channel (nothing on it)"),
+        Column(
+            "flags",
+            pa.list_(_TEXT),
+            "What is odd: dual_mono (as another channel), dead_channel (nothing on it)",
+        ),
         *_PROVENANCE,
     ),
     "windows": (

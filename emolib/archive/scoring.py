@@ -215,7 +215,7 @@ def _hear(
     _check_version(place, planned)
     rate = bundle.profile.features.sampling_rate
     with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
-        roles = channel_roles(sound.info.channels, config)
+        roles = channel_roles(sound.info.channels, config, planned.direction)
         channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
         twins = Twins(len(channels))
         for block in sound:
@@ -278,6 +278,11 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "version": planned.version,
         "call_id": planned.call_id,
         "date_source": planned.date_source,
+        "direction": planned.direction,
+        "agent": planned.agent,
+        "queue": planned.queue,
+        "site": planned.site,
+        "extra": planned.extra,
         "size": planned.size,
         "decoded_s": heard.decoded_s,
         "attempts": planned.attempts,

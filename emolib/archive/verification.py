@@ -59,7 +59,7 @@ class Verification:
 
 _SAID = ("table", "schema_version")  # by the metadata of a file
 # What a row must have as it was planned.
-_PLANNED = ("uri", "version", "call_id", "date")
+_PLANNED = ("uri", "version", "call_id", "date", "direction", "agent", "queue", "site")
 
 
 def verify(pred: AnyPath) -> Verification:
@@ -102,7 +102,7 @@ def verify(pred: AnyPath) -> Verification:
         for table, frame in tables.items():
             counts[table] += len(frame)
         if "recordings" in tables:
-            facts = tables["recordings"][["recording_id", "code", "uri", "version", "call_id", "decoded_s"]]
+            facts = tables["recordings"][["recording_id", "code", "decoded_s", *_PLANNED[:3], *_PLANNED[4:]]]
             if len(facts):
                 rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
         if len(tables) == len(BLOCK_TABLES):
@@ -331,7 +331,8 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
         mine = rows[rows["run_id"] == run.run_id]
         both = plan.merge(mine, on=["recording_id", "block"], how="outer", indicator=True, suffixes=("", "_found"))
         for name in _PLANNED:
-            wrong = both[(both["_merge"] == "both") & (both[name] != both[f"{name}_found"])]
+            said, found = both[name].fillna(""), both[f"{name}_found"].fillna("")  # nothing is as good as nothing
+            wrong = both[(both["_merge"] == "both") & (said != found)]
             if len(wrong):
                 first = wrong["uri"].iloc[0]
                 yield f"run {run.run_id}: {name} is not what was planned in {len(wrong)} rows, first {first}"

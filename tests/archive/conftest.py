@@ -17,6 +17,7 @@ import soundfile
 from emolib import storage
 from emolib.archive import ledger, predictions, scoring
 from emolib.archive.ledger import Run, known, run_config
+from emolib.archive.metadata import Sources
 from emolib.archive.plan import listing_table, plan
 from emolib.config import TELEPHONE, ScoringConfig
 from emolib.corpora.labels import scheme
@@ -77,10 +78,12 @@ def write_call(path: Path, *channels: Any, subtype: str = "ULAW") -> Path:
     return path
 
 
-def start_run(pred: Any, bundle: Any, archive: Path, *, block_s: float = 20.0, batch: int = 64) -> Run:
+def start_run(
+    pred: Any, bundle: Any, archive: Path, *, block_s: float = 20.0, batch: int = 64, sources: Sources | None = None
+) -> Run:
     config = run_config(bundle, model="model", archive=archive, scoring=ScoringConfig(), batch=batch, block_s=block_s)
     listing = listing_table(list_recordings(archive))
-    return Run.create(pred, config=config, plan=plan(listing, known(pred), block_s=block_s))
+    return Run.create(pred, config=config, plan=plan(listing, known(pred), block_s=block_s, sources=sources))
 
 
 def finish_run(run: Run) -> list[scoring.BlockResult]:

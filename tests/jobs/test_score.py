@@ -129,11 +129,20 @@ def test_a_second_run_scores_only_what_is_new(
 def test_only_customers_once_roles_are_known(
     calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
-    common = ("score", calls, "--model", model, *cluster, "--failure-budget", "1")
-    assert run_emolib(*common, "--out", tmp_path / "P", "--channels", "0=agent,1=customer").exit_code == 0
+    """And whose channel is whose may depend on the direction of the call."""
+    numbers = sorted(int(path.stem[-4:]) for path in calls.rglob("*.wav"))
+    table = ["call_id,direction", *(f"{number:04d},{('inbound', 'outbound')[number % 2]}" for number in numbers)]
+    (tmp_path / "calls.csv").write_text("\n".join(table))
+    common = ("score", calls, "--model", model, *cluster, "--failure-budget", "1", "--out", tmp_path / "P")
+    known = ("--pattern", r"call-(?P<call_id>\d+)", "--calls-table", tmp_path / "calls.csv")
+    roles = ("--channels", "inbound:0=customer,1=agent", "--channels", "0=agent,1=customer")
+    assert run_emolib(*common, *known, *roles).exit_code == 0
     channels = archive.read(tmp_path / "P", table="channels")
     assert set(channels.loc[channels["role"] == "agent", "code"]) == {"policy"}
-    assert set(archive.read(tmp_path / "P", table="windows")["channel"]) == {1}
+    windows = archive.read(tmp_path / "P", table="windows").merge(archive.read(tmp_path / "P", table="recordings"))
+    assert set(zip(windows["channel"], windows["direction"], strict=True)) == {(0, "inbound"), (1, "outbound")}
+    assert sorted(archive.read(tmp_path / "P", table="calls")["call_id"]) == [row[:4] for row in table[1:]]
+    assert run_emolib("verify", tmp_path / "P").exit_code == 0
 
 
 def test_pandas_and_duckdb_read_the_predictions_as_they_lie(undisturbed: Path) -> None:
