@@ -140,7 +140,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column(
             "flags",
             pa.list_(_TEXT),
-            "What is odd: dual_mono (as another channel), dead_channel (nothing on it)",
+            "What is odd: dual_mono (as another channel), cross_talk (another is heard in it), dead_channel",
         ),
         *_PROVENANCE,
     ),

@@ -22,6 +22,7 @@ from emolib.archive.aggregates import (
     labels_of,
 )
 from emolib.archive.calls import channel_roles
+from emolib.archive.leaks import Leaks
 from emolib.archive.ledger import Run, RunConfig
 from emolib.archive.listening import Channel, Twins, WindowPool
 from emolib.archive.outcomes import BlockResult, Verdict
@@ -218,8 +219,10 @@ def _hear(
         roles = channel_roles(sound.info.channels, config, planned.direction)
         channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
         twins = Twins(len(channels))
+        leaks = Leaks(len(channels), sampling_rate=rate, min_level_dbfs=config.min_level_dbfs)
         for block in sound:
             twins.hear(block)
+            leaks.hear(block)
             for channel, samples in zip(channels, block, strict=True):
                 channel.hear(samples)
     _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
@@ -227,6 +230,8 @@ def _hear(
         channel.finish()
     for number in twins.found():
         channels[number].flags.append("dual_mono")
+    for number in leaks.found():
+        channels[number].flags.append("cross_talk")
     return _Heard(planned, sound.code, sound.message, sound.info, sound.decoded_s, channels)
 
 

@@ -305,3 +305,12 @@ def test_what_may_pass_in_a_moment_is_read_again(
     tried.clear()
     monkeypatch.setattr(type(resolve("/a")), "open", partialmethod(refuses, times=reads - 1))
     assert score("2024-05-02/mono.wav") == expected
+
+
+def test_a_channel_in_which_another_is_heard_is_flagged(archive: Path, score: Any) -> None:
+    said = np.concatenate([voice(5, seed=3)] * 3)
+    noise = 0.001 * np.random.default_rng(0).standard_normal(said.size).astype(np.float32)
+    write_call(archive / "2024-05-04/leak.wav", said, noise + 0.1 * said, subtype="PCM_16")
+    write_call(archive / "2024-05-04/apart.wav", said, noise, subtype="PCM_16")
+    assert [channel["flags"] for channel in score("2024-05-04/leak.wav").channels] == [[], ["cross_talk"]]
+    assert [channel["flags"] for channel in score("2024-05-04/apart.wav").channels] == [[], []]
