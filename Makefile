@@ -10,7 +10,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 
 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 3 minutes)"
-	@echo "make test       the tests (4 minutes)"
+	@echo "make test       the tests (11 minutes)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make check      linter, types, import rules, doctests"
 	@echo "make bench      speed and memory against other libraries, into bench.json (10 minutes)"

@@ -59,6 +59,7 @@ _COMMANDS = {
     "erase": "Remove all that predictions hold of a call, and never score it again.",
     "verify": "Prove that predictions, or a feature store, are whole.",
     "report": "Make a page from predictions.",
+    "export": "Write segments, runs of one emotion, for other tools: RTTM, audformat, CSV.",
 }
 
 app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)

@@ -15,6 +15,7 @@ from emolib.features.store import FeatureStore
 from emolib.figures import evaluation as pictures
 from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.evaluation import Evaluation, FoldResult
+from emolib.learning.progress import FOLDER, Progress
 from emolib.storage import resolve, write_bytes, write_json
 from jobs.console import Result, say, table
 from jobs.train import ArchitectureOption, TaskOption, provenance, say_epoch
@@ -44,7 +45,8 @@ def evaluate(
     """Judge an architecture on a feature store: train and test it fold by fold, beside a support vector machine.
 
     Writes evaluation.json, predictions.parquet (what every figure was computed from), confusion.svg and
-    reliability.svg. Variants to judge by (`extract --variants channels`) get a table of robustness.
+    reliability.svg. Variants to judge by (`extract --variants channels`) get a table of robustness. An evaluation that
+    was killed goes on after its last whole epoch when the same command is run again.
 
     Parameters
     ----------
@@ -60,9 +62,12 @@ def evaluate(
         Learn in every fold from the corpora of the store that the protocol does not test, too.
     """
     folder = resolve(out)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(file.name != FOLDER for file in folder.iterdir()):
         raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
     opened = FeatureStore.open(store)
+    made_from = provenance(opened, task=task, architecture=architecture, epochs=epochs)
+    asked = {"protocol": protocol, "seed": seed, "learn_from_others": learn_from_others}
+    progress = Progress(folder, {**made_from, **asked, "store_windows": opened.windows_hash})
     evaluation = cross_validate(
         opened,
         task=task,
@@ -71,10 +76,10 @@ def evaluate(
         seed=seed,
         epochs=epochs,
         learn_from_others=learn_from_others,
+        progress=progress,
         on_fold=_say_fold,
         on_epoch=say_epoch,
     )
-    made_from = provenance(opened, task=task, architecture=architecture, epochs=epochs)
     report = {**evaluation.report(), **made_from, "store": store}
     buffer = io.BytesIO()
     evaluation.predictions.to_parquet(buffer, index=False)
@@ -87,6 +92,7 @@ def evaluate(
     drawn = pictures.reliability_diagram(**reliability, error=found["error"])
     write_bytes(folder / "reliability.svg", figures.to_svg(drawn).encode())
     write_json(folder / "evaluation.json", report)
+    progress.remove()
     _print(evaluation, report)
     return Result({"job": "evaluate", "out": out, **_summary(report)})
 

@@ -23,6 +23,7 @@ from pyarrow import fs
 from upath import UPath
 
 from emolib.archive.schemas import KEYS, TABLES, schema
+from emolib.archive.segments import segments
 from emolib.errors import SettingsError
 from emolib.storage import AnyPath, is_local, resolve, write_bytes
 
@@ -53,6 +54,11 @@ def require_predictions(pred: AnyPath) -> None:
     """Raise `SettingsError` unless a folder holds predictions."""
     if not is_predictions(pred):
         raise SettingsError(f"{pred} holds no predictions, expected a folder that `emolib score` wrote; check the path")
+
+
+def dates(pred: AnyPath) -> list[str]:
+    """Return the dates of which there are rows, sorted."""
+    return sorted({part.date for part in committed(pred)})
 
 
 def parts(pred: AnyPath, table: str) -> list[Part]:
@@ -129,7 +135,8 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
     pred
         Folder or URL of the predictions.
     table
-        ``recordings``, ``channels``, ``windows`` or ``calls``.
+        ``recordings``, ``channels``, ``windows`` or ``calls``; or ``segments``, which are made from the windows (see
+        `emolib.archive.segments`).
     date
         ISO date; None reads all.
     runs
@@ -138,16 +145,19 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
     Returns
     -------
     pandas.DataFrame
-        The columns of `emolib.archive.schemas.COLUMNS` and, last, ``date`` as datetime64[s] (midnight). Rows are
-        sorted by date and the table's keys, so they do not depend on how the work was cut into blocks.
+        The columns of `emolib.archive.schemas.COLUMNS`, or of `emolib.archive.segments.COLUMNS`, and, last, ``date`` as
+        datetime64[s] (midnight). Rows are sorted by date and the table's keys, so they do not depend on how the work
+        was cut into blocks.
 
     Raises
     ------
     SettingsError
         If there are no predictions, or no such table.
     """
+    if table == "segments":
+        return segments(read(pred, table="windows", date=date, runs=runs))
     if table not in TABLES:
-        raise SettingsError(f"table {table!r} found, expected one of {', '.join(TABLES)}")
+        raise SettingsError(f"table {table!r} found, expected one of {', '.join(TABLES)} or segments")
     require_predictions(pred)
     if table == "calls":
         return _read_calls(pred, date, runs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emolib.config import CLEAN
 from emolib.corpora import labels as schemes, splits
@@ -25,10 +26,12 @@ from emolib.learning.evaluation import (
     numbers,
     utterance_predictions,
 )
+from emolib.learning.progress import Fold
 from emolib.sound.variants import learnt_copies, used_for
 
 if TYPE_CHECKING:
     from emolib.features.store import FeatureStore
+    from emolib.learning.progress import Progress
     from emolib.learning.training import Trained
 
 
@@ -41,6 +44,7 @@ def cross_validate(
     seed: int,
     epochs: int | None = None,
     learn_from_others: bool = False,
+    progress: Progress | None = None,
     on_fold: Callable[[FoldResult], None] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Evaluation:
@@ -64,6 +68,9 @@ def cross_validate(
         As for `emolib.learning.training.fit`.
     learn_from_others
         As for `emolib.corpora.splits.folds`.
+    progress
+        Keeps each fold that is done and the state of the one that is not; what an interrupted cross-validation of the
+        same kind left there is continued.
     on_fold, on_epoch
         Called with the result of each fold and the history's entry of each epoch.
 
@@ -88,52 +95,35 @@ def cross_validate(
     from emolib.learning import training
 
     source = InMemory(store)
-    results, tables, uncalibrated = [], [], []
-    for fold, aside in zip(folds, asides, strict=True):
-        began = time.monotonic()
-        trained = training.fit(
-            store,
-            scheme=scheme,
-            labels=labels,
-            train=fold.train & ~aside,
-            validation=aside,
-            architecture=architecture,
-            seed=seed,
-            speaker_dependent=speaker_dependent,
-            epochs=epochs,
-            on_epoch=on_epoch,
-        )
-        test = np.flatnonzero(fold.test & judged)
-        probabilities, valid_frames = training.predict(trained.model, source, test)
-        baseline = Baseline(source, np.flatnonzero(fold.train & clean), labels, seed=seed).predict(test)
-        given = (
-            probabilities,
-            soften(probabilities, trained.temperature),
-            np.eye(len(scheme.classes), dtype=np.float32)[baseline],
-        )
-        raw, found, of_baseline = (
-            utterance_predictions(windows.iloc[test], labels[test], each, valid_frames, classes=scheme.classes)
-            for each in given
-        )
-        found = found.assign(baseline=of_baseline["predicted"], fold=fold.name)
-        result = FoldResult(
-            name=fold.name,
-            train=trained.training["train"],
-            validation=trained.training["validation"],
-            validation_speakers=trained.training["validation_speakers"],
-            test=counts(windows.iloc[test]),
-            metrics=metrics(found[found["variant"] == CLEAN], scheme.classes),
-            epochs=trained.training["epochs"],
-            temperature=trained.temperature,
-            thresholds=_thresholds(trained),
-            seconds=round(time.monotonic() - began, 1),
-        )
-        results.append(result)
-        tables.append(found)
-        uncalibrated.append(raw[raw["variant"] == CLEAN])
+    found = []
+    for number, (fold, aside) in enumerate(zip(folds, asides, strict=True)):
+        done = None if progress is None else progress.load(number)
+        if done is None:
+            began = time.monotonic()
+            trained = training.fit(
+                store,
+                scheme=scheme,
+                labels=labels,
+                train=fold.train & ~aside,
+                validation=aside,
+                architecture=architecture,
+                seed=seed,
+                speaker_dependent=speaker_dependent,
+                epochs=epochs,
+                checkpoint=None if progress is None else progress.checkpoint(number),
+                on_epoch=on_epoch,
+            )
+            test = np.flatnonzero(fold.test & judged)
+            baseline = Baseline(source, np.flatnonzero(fold.train & clean), labels, seed=seed).predict(test)
+            told = training.predict(trained.model, source, test)
+            done = _tested(fold.name, trained, windows.iloc[test], labels[test], *told, baseline, began)
+            if progress is not None:
+                progress.keep(number, done)
+        found.append(done)
         if on_fold is not None:
-            on_fold(result)
-    predictions = pd.concat(tables, ignore_index=True)
+            on_fold(done.result)
+    predictions = pd.concat([fold.predictions for fold in found], ignore_index=True)
+    uncalibrated = pd.concat([fold.uncalibrated for fold in found])
     learnt_from = np.logical_or.reduce([fold.train for fold in folds])
     return Evaluation(
         task=task,
@@ -145,11 +135,46 @@ def cross_validate(
         speaker_independent=not speaker_dependent,
         corpora=tuple(sorted(windows["corpus"][learnt_from].unique())),
         copies=learnt_copies(windows["variant"]),
-        folds=results,
+        folds=[fold.result for fold in found],
         predictions=predictions,
-        uncalibrated_error=expected_calibration_error(*numbers(pd.concat(uncalibrated), scheme.classes)),
+        uncalibrated_error=expected_calibration_error(*numbers(uncalibrated, scheme.classes)),
         left_out=_left_out(store, windows[of_task >= 0], predictions),
     )
+
+
+def _tested(
+    name: str,
+    trained: Trained,
+    rows: pd.DataFrame,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    valid_frames: NDArray[np.int32],
+    baseline: NDArray[np.int64],
+    began: float,
+) -> Fold:
+    """Return what a network, and the baseline, say of the rows of a test."""
+    classes = trained.scheme.classes
+    given = (
+        probabilities,
+        soften(probabilities, trained.temperature),
+        np.eye(len(classes), dtype=np.float32)[baseline],
+    )
+    raw, found, of_baseline = (
+        utterance_predictions(rows, labels, each, valid_frames, classes=classes) for each in given
+    )
+    result = FoldResult(
+        name=name,
+        train=trained.training["train"],
+        validation=trained.training["validation"],
+        validation_speakers=trained.training["validation_speakers"],
+        test=counts(rows),
+        metrics=metrics(found[found["variant"] == CLEAN], classes),
+        epochs=trained.training["epochs"],
+        temperature=trained.temperature,
+        thresholds=_thresholds(trained),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    return Fold(result, found.assign(baseline=of_baseline["predicted"], fold=name), raw[raw["variant"] == CLEAN])
 
 
 def _thresholds(trained: Trained) -> list[float | None]:

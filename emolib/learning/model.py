@@ -308,9 +308,9 @@ def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profi
 
 # Of the speech in a window: quieter frames before and after it are silence.
 _SPEECH_DB = 30.0
-# Steps of 128 ms from the first convolution on: at half as many frames a network of twice the weights takes no longer,
-# and more than the time it gains in what it tells (tests/benchmarks/experiments.md).
-_STRIDE, _FILTERS, _JOINED = 8, 96, 160
+# Steps of 64 ms from the first convolution on: at half as many frames a network of twice the weights takes no longer,
+# but tells less through a telephone (tests/benchmarks/experiments.md).
+_STRIDE, _FILTERS, _JOINED = 4, 64, 128
 
 
 def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:
@@ -323,7 +323,7 @@ def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profi
     hidden = layers.Reshape((1, *hidden.shape[1:]))(hidden)
     hidden = layers.Activation("relu")(_normalised_convolution(hidden, _FILTERS, _STRIDE + 1, strides=_STRIDE))
     levels = []
-    for dilation in (1, 2, 4):
+    for dilation in (1, 2, 4, 8):
         hidden = _residual(hidden, _FILTERS, dilation)
         levels.append(hidden)
     hidden = layers.Activation("relu")(_normalised_convolution(layers.Concatenate()(levels), _JOINED, 1))

@@ -29,10 +29,11 @@ class Recipe:
 
     Attributes
     ----------
-    epochs, steps
-        Passes over the training rows, or more where those are so few that they would make fewer steps than this.
-    known_steps
-        Steps where the speakers are known.
+    epochs
+        Passes over the training rows.
+    least_steps, most_steps
+        Minibatches: there are more passes where these would be fewer, and fewer where they would be more; None: as many
+        as there are.
     batch_size
         Rows of a minibatch.
     learning_rate
@@ -62,8 +63,8 @@ class Recipe:
     """
 
     epochs: int
-    steps: int
-    known_steps: int
+    least_steps: int
+    most_steps: int | None
     batch_size: int
     learning_rate: float
     weight_decay: float
@@ -79,6 +80,17 @@ class Recipe:
     def fingerprint(self) -> str:
         """Tells this recipe from every other: what was judged with one says little of what is trained by another."""
         return fingerprint(asdict(self))
+
+    def passes(self, batches: int) -> int:
+        """Return how often so many minibatches, which are an epoch, are learnt from.
+
+        Examples
+        --------
+        >>> [RECIPES["default"].passes(batches) for batches in (10, 50, 1000)]
+        [240, 60, 5]
+        """
+        steps = max(self.epochs * batches, self.least_steps)
+        return -(-min(steps, self.most_steps or steps) // batches)
 
     def frames(self, profile: Profile) -> int:
         """Return how many frames of a window are learnt from at a time."""
@@ -108,7 +120,6 @@ class Recipe:
         augmentation = replace(self.augmentation, style=0.0)
         return replace(
             self,
-            steps=self.known_steps if speaker_dependent else self.steps,
             voice=self.near_voice,
             augmentation=augmentation,
             even_words=speaker_dependent,
@@ -149,11 +160,11 @@ class Recipe:
 
 
 RECIPES = {
-    "article": Recipe(30, 2000, 2000, 32, 1e-3, 0.0, Augmentation(), words=False),
+    "article": Recipe(30, 2000, None, 32, 1e-3, 0.0, Augmentation(), words=False),
     "default": Recipe(
-        epochs=8,
-        steps=2400,
-        known_steps=4800,
+        epochs=60,
+        least_steps=2400,
+        most_steps=4800,
         batch_size=64,
         learning_rate=1e-3,
         weight_decay=1e-4,

@@ -176,7 +176,7 @@ def fit(
     weights = recipe.weights(shown_counts, class_of)
     priors = np.bincount(class_of, weights * shown_counts, minlength=len(scheme.classes))
     batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
-    epochs = epochs or max(recipe.epochs, -(-recipe.steps // len(batches)))
+    epochs = epochs or recipe.passes(len(batches))
     _compile(learner, recipe, epochs * len(batches))
     warps = frequency_warps(recipe.voices(), config=store.profile.features)
     facts = {

@@ -74,4 +74,4 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no predictions"):
         read(tmp_path, table="windows")
     with pytest.raises(SettingsError, match="one of recordings"):
-        read(tmp_path, table="segments")
+        read(tmp_path, table="sentences")

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from emolib.learning import bundle as bundles, calibration, training
 from emolib.learning.bundle import ModelBundle
 from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.model import ARCHITECTURES, AttentiveStatistics, Deltas, Speech, aligned, build, learner, to_onnx
+from emolib.learning.progress import Progress
 from emolib.learning.training import Trained
 from emolib.storage import read_json, write_json
 from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
@@ -306,6 +308,35 @@ def test_cross_validation_tests_every_utterance_once(make_store: Callable[..., F
     report = json.loads(json.dumps(found.report()))
     assert report["pooled"]["n"] == len(tested)
     assert report["protocol"] == "grouped"
+
+
+def test_an_interrupted_cross_validation_goes_on(make_store: Callable[..., FeatureStore], tmp_path: Path) -> None:
+    asked = {"task": "emotion3", "protocol": "grouped", "architecture": "article", "seed": 0, "epochs": 3}
+    store = make_store(speakers=3)
+    expected = cross_validate(store, **asked)
+
+    def interrupt(entry: dict[str, float]) -> None:
+        seen.append(entry["epoch"])
+        if len(seen) == 5:  # in the middle of the second fold
+            raise KeyboardInterrupt
+
+    seen: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(store, **asked, progress=Progress(tmp_path, asked), on_epoch=interrupt)
+    left: list[float] = []
+    progress = Progress(tmp_path, asked)
+    found = cross_validate(store, **asked, progress=progress, on_epoch=lambda entry: left.append(entry["epoch"]))
+    assert seen + left == [1, 2, 3] * 3
+    pd.testing.assert_frame_equal(found.predictions, expected.predictions)
+    reports = [found.report(), expected.report()]
+    for report in reports:
+        for fold in report["folds"]:
+            del fold["seconds"]
+    assert reports[0] == reports[1]
+    with pytest.raises(SettingsError, match=r"another evaluation: .*seed"):
+        Progress(tmp_path, {**asked, "seed": 1})
+    progress.remove()
+    assert not list(tmp_path.iterdir())
 
 
 # ---- Bundles
