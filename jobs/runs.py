@@ -30,6 +30,7 @@ from jobs import spelling
 from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
 from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
+from jobs.hashing import find_duplicates
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -78,6 +79,8 @@ class Options:
         A table of calls, CSV or Parquet, a path or URL, with a column call_id and columns of those names; any other
         goes to extra. What a path says goes before. A call is looked for by the id in the path, else by the name of the
         file without suffix. Recordings of which neither knows anything are planned as without them.
+    find_duplicates
+        Read every new file before anything is scored, and do not score those that have the same bytes as another one.
     block_s
         Seconds of audio of one task; chosen by the size of the archive if not given.
     batch
@@ -105,6 +108,7 @@ class Options:
     headerless: str | None = None
     pattern: str | None = None
     calls_table: str | None = None
+    find_duplicates: Annotated[bool, Parameter(negative=())] = False
     block_s: float | None = None
     batch: int = 64
     recording_s: float = 300.0
@@ -168,6 +172,7 @@ class Task:
     where: ClusterConfig
     choice: Choice
     sources: Sources
+    find_duplicates: bool
 
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
@@ -229,7 +234,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     )
     ledger.check_out(out, config)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
-    return Task(out, listing, config, where, choice, sources)
+    return Task(out, listing, config, where, choice, sources, options.find_duplicates)
 
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
@@ -250,6 +255,8 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             left = replace(task.choice, limit_s=max(0.0, task.choice.limit_s - done_s))
             planned = replace(task, choice=left).plan()
         if len(planned):
+            if task.find_duplicates:
+                planned = find_duplicates(client, task.config.archive, task.out, planned, task.listed())
             lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             run = ledger.Run.create(task.out, config=task.config, plan=planned)
             _execute(client, run, lock)

@@ -464,9 +464,9 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
     return removed
 
 
-def known(pred: AnyPath) -> pd.DataFrame:
-    """Return recording_id, version, code, attempts and run_id of all recordings that have their row."""
-    names = ("recording_id", "version", "code", "attempts", "run_id")
+def known(pred: AnyPath, *more: str) -> pd.DataFrame:
+    """Return recording_id, version, code, attempts, run_id, and more columns, of all recordings that have their row."""
+    names = ("recording_id", "version", "code", "attempts", "run_id", *more)
     columns = pa.schema([schema("recordings", ()).field(name) for name in names])
     done = committed(pred)
     if not done:

@@ -41,6 +41,8 @@ PLAN_SCHEMA = pa.schema(
         ("queue", pa.string()),
         ("site", pa.string()),
         ("extra", pa.map_(pa.string(), pa.string())),
+        ("content_hash", pa.string()),
+        ("duplicate_of", pa.string()),
     ]
 )
 
@@ -68,6 +70,9 @@ class PlannedRecording:
         Whether it has rows already, that the run replaces.
     direction, agent, queue, site, extra
         What is known of its call, see `emolib.archive.calls.Call`.
+    content_hash, duplicate_of
+        Of its bytes, and the recording_id of another one that has the same; None where nobody looked (see
+        `emolib.archive.duplicates`).
     """
 
     block: int
@@ -86,6 +91,8 @@ class PlannedRecording:
     queue: str | None = None
     site: str | None = None
     extra: Sequence[tuple[str, str]] | None = None
+    content_hash: str | None = None
+    duplicate_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +273,7 @@ def plan(
             for name in ("call_id", "date", "date_source", "direction", "agent", "queue", "site", "extra")
         },
         estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],
+        **dict.fromkeys(("content_hash", "duplicate_of")),
     )
     rows = choice.take(rows).sort_values(["date", "uri"], ignore_index=True)
     rows["block"] = _blocks(rows, block_s, max_recordings)

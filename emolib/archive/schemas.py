@@ -100,6 +100,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ),
         *_CALL_METADATA,
         Column("size", pa.int64(), "Size of the file", "byte"),
+        Column("content_hash", _TEXT, "128-bit blake2b of its bytes, hex; null without `--find-duplicates`", since=2),
+        Column("duplicate_of", _TEXT, "The recording_id of another one with the same bytes, which was scored", since=2),
         Column("codec", _TEXT, "Encoding that was found in the file"),
         Column("sampling_rate", _COUNT, "As the file says", "Hz"),
         Column("channels", _COUNT, "Number of channels"),

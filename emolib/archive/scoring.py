@@ -179,6 +179,9 @@ def score_recordings(
         if verdicts and (verdict := verdicts.get(each.recording_id)):
             heard.append(_Heard(each, verdict.code, verdict.message))
             continue
+        if each.duplicate_of is not None:
+            heard.append(_Heard(each, Code.DUPLICATE, f"the same bytes as recording {each.duplicate_of}"))
+            continue
         if begins is not None:
             begins(each)
         heard.append(_listen(root, each, bundle=bundle, config=config, pool=pool))
@@ -289,6 +292,8 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "site": planned.site,
         "extra": planned.extra,
         "size": planned.size,
+        "content_hash": planned.content_hash,
+        "duplicate_of": planned.duplicate_of,
         "decoded_s": heard.decoded_s,
         "attempts": planned.attempts,
     }

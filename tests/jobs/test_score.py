@@ -195,3 +195,26 @@ def test_real_calls_and_broken_files(shared: Path, model: Path, cluster: tuple[s
     bad = rows[rows["outcome"] != "scored"]
     assert bad["message"].str.fullmatch(r".{10,300}").all()
     assert run_emolib("verify", tmp_path / "P").exit_code == 0
+
+
+def test_what_is_delivered_twice_is_scored_once(
+    calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    archive_of = tmp_path / "calls"
+    shutil.copytree(calls, archive_of)
+    good = sorted(path for path in archive_of.rglob("*.wav") if path.stat().st_size > 100_000)[:2]
+    (archive_of / "2024-07-01").mkdir()
+    shutil.copy(good[0], archive_of / "2024-07-01" / "again.wav")  # before anything is scored
+    common = ("score", archive_of, "--model", model, "--out", tmp_path / "P", "--failure-budget", "1", *cluster)
+    assert run_emolib(*common, "--find-duplicates").summary["codes"]["duplicate"] == 1
+    shutil.copy(good[1], archive_of / "2024-07-01" / "late.wav")  # of what has its rows
+    assert run_emolib(*common, "--find-duplicates").summary["codes"] == {"duplicate": 1}
+    rows = archive.read(tmp_path / "P", table="recordings").set_index("uri")
+    for copy, original in (("again", good[0]), ("late", good[1])):
+        found = rows.loc[f"2024-07-01/{copy}.wav"]
+        kept = rows.loc[str(original.relative_to(archive_of))]
+        assert (found["code"], found["outcome"]) == ("duplicate", "skipped")
+        assert found["duplicate_of"] == kept["recording_id"]
+        assert found["content_hash"] == kept["content_hash"]
+        assert kept["outcome"] == "scored"
+    assert run_emolib("verify", tmp_path / "P").exit_code == 0

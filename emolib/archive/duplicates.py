@@ -1,0 +1,126 @@
+"""Files that were delivered twice: found by their bytes, before a run is planned.
+
+Of files with the same bytes one is the original: the first, by URI, of those that have their rows, else of those that
+the run takes. The others are duplicates, and are not listened to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from emolib.errors import AudioError, Code
+from emolib.sound.manifest import version_of
+from emolib.storage import AnyPath, resolve
+
+_AT_ONCE = 2**20  # bytes
+
+
+def to_hash(planned: pd.DataFrame, listing: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Return the listed recordings whose bytes must be read to find the duplicates of a plan.
+
+    These are the planned ones and, of those that have their rows, such as are as large as one of them and of which no
+    hash was stored.
+
+    Parameters
+    ----------
+    planned
+        See `emolib.archive.plan.plan`.
+    listing
+        See `emolib.archive.plan.listing_table`.
+    known
+        What has its row already: columns recording_id, version, size and content_hash.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the listing.
+
+    Examples
+    --------
+    >>> names = ["recording_id", "uri", "version", "size", "modified_s"]
+    >>> listing = pd.DataFrame([(name, name, "1", size, 0.0) for name, size in zip("abc", (9, 9, 5))], columns=names)
+    >>> rows = [("b", "1", 9, None), ("c", "1", 5, None)]
+    >>> known = pd.DataFrame(rows, columns=["recording_id", "version", "size", "content_hash"])
+    >>> to_hash(listing[:1], listing, known)["uri"].tolist()
+    ['a', 'b']
+    """
+    alike = known[known["content_hash"].isna() & known["size"].isin(planned["size"])]
+    unchanged = pd.MultiIndex.from_frame(listing[["recording_id", "version"]]).isin(
+        pd.MultiIndex.from_frame(alike[["recording_id", "version"]])
+    )
+    return listing[listing["recording_id"].isin(planned["recording_id"]) | unchanged]
+
+
+def hash_files(root: AnyPath, files: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Return the 128-bit blake2b of the bytes of some recordings, as hex, by ``recording_id``.
+
+    What can't be read, or is no longer what was listed, has none: scoring will say why.
+
+    Parameters
+    ----------
+    root
+        Folder or URL of the archive.
+    files
+        ``recording_id``, URI and version of each.
+    """
+    hashes = {}
+    for recording_id, uri, version in files:
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            place = resolve(root) / uri
+            with place.open("rb") as handle:
+                while data := handle.read(_AT_ONCE):
+                    digest.update(data)
+            if version_of(place)[0] == version:
+                hashes[recording_id] = digest.hexdigest()
+        except (AudioError, OSError, ValueError):
+            continue
+    return hashes
+
+
+def with_originals(planned: pd.DataFrame, known: pd.DataFrame, hashes: Mapping[str, str]) -> pd.DataFrame:
+    """Return a plan that says which of its recordings are duplicates.
+
+    Parameters
+    ----------
+    planned
+        See `emolib.archive.plan.plan`.
+    known
+        What has its row already: columns recording_id, uri, code and content_hash.
+    hashes
+        Of the bytes of recordings (see `hash_files`).
+
+    Returns
+    -------
+    pandas.DataFrame
+        The plan, with its columns content_hash and duplicate_of, the original's recording_id.
+
+    Examples
+    --------
+    >>> planned = pd.DataFrame({"recording_id": list("abc"), "uri": list("abc"), "size": 9})
+    >>> known = pd.DataFrame([("x", "x", "ok", "3f")], columns=["recording_id", "uri", "code", "content_hash"])
+    >>> found = with_originals(planned, known, {"a": "3f", "b": "77", "c": "77"})
+    >>> found["duplicate_of"].tolist()
+    ['x', None, 'b']
+    """
+    others = known[(known["code"] != Code.DUPLICATE) & ~known["recording_id"].isin(planned["recording_id"])]
+    stored = [
+        there if isinstance(there, str) else hashes.get(name)
+        for name, there in zip(others["recording_id"], others["content_hash"], strict=True)
+    ]
+    # Empty files have the same bytes, and say so by themselves.
+    content = [hashes.get(row.recording_id) if row.size else None for row in planned.itertuples(index=False)]
+    originals = _first(planned, content) | _first(others, stored)
+    named = [each and originals[each] for each in content]
+    another = [None if first == own else first for first, own in zip(named, planned["recording_id"], strict=True)]
+    columns = {"content_hash": content, "duplicate_of": another}
+    return planned.assign(**{name: pd.Series(values, planned.index, object) for name, values in columns.items()})
+
+
+def _first(rows: pd.DataFrame, content: Sequence[str | None]) -> dict[str, str]:
+    """Return by content the recording_id of its first URI."""
+    named = sorted(zip(rows["uri"], rows["recording_id"], content, strict=True), reverse=True)
+    return {each: recording_id for _, recording_id, each in named if each is not None}
