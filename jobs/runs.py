@@ -241,10 +241,11 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
     """Finish the open runs, then run a new one over what is due; return the runs that were closed."""
     ledger.remove_unstarted(task.out)
     forget_buried(task.out)
-    refresh_calls(task.out)  # what was interrupted between taking rows out and making the calls anew
     interrupted, planned = ledger.open_runs(task.out), task.plan()
-    if not interrupted and planned.empty:
-        return []  # a cluster takes seconds to start
+    if not interrupted:
+        refresh_calls(task.out)  # of what was erased, if that was interrupted; a run that is open will do it
+        if planned.empty:
+            return []  # a cluster takes seconds to start
     finished: list[ledger.Run] = []
     with connect(task.where) as client:
         before_s = sum(run.totals()[1] for run in interrupted)

@@ -7,7 +7,8 @@ end of each run and after every change of rows, and replaces the one file of tha
 What holds, whatever is interrupted:
 
 - The file of a date is replaced whole: a reader sees the old rows or the new ones.
-- Until a run is closed, its recordings are in no call yet; what it replaces is in the call as it was.
+- Until a run is closed, its recordings are in no call yet; what it replaces is in the call as it was, unless something
+  of the same date is erased meanwhile.
 - A call whose date changes (an earlier recording of it arrived, or was removed) is written under its new date before it
   is removed from the old one. So at no moment it is missing, and for a moment it has two rows, of which
   `emolib.archive.read` shows one. A reader of plain files that takes its time may see either.
