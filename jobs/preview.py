@@ -12,10 +12,12 @@ from emolib.archive.plan import due
 from emolib.errors import AudioError
 from emolib.sound import audio
 from emolib.storage import resolve
-from jobs.console import Result, table
+from jobs.console import Result, say, table
 from jobs.runs import Task
 
 _LOOKED_AT = 500  # recordings, at most, whose channels are counted
+# Until a run has measured it: seconds of sound that a core scores in a second. And what a worker takes with its scorer.
+_TIMES_REAL_TIME, _WORKER_MEMORY = 1000.0, "0.6 GiB"
 
 
 def show_plan(task: Task, *, job: str) -> Result:
@@ -29,6 +31,11 @@ def show_plan(task: Task, *, job: str) -> Result:
         "plan",
         ["date", "recordings", "hours (estimated)"],
         [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
+    )
+    core_hours = hours / (ledger.speed(task.out) or _TIMES_REAL_TIME)
+    say(
+        f"about {core_hours:.2f} hours of one core, {_WORKER_MEMORY} a worker; a recording that asks for "
+        f"{task.config.limits.recording_memory} more is given up"
     )
     policy = _against_policy(task, planned)
     if policy:
@@ -50,6 +57,7 @@ def show_plan(task: Task, *, job: str) -> Result:
             "against_policy": policy,
             "blocks": int(planned["block"].nunique()),
             "estimated_hours": round(float(hours), 3),
+            "core_hours": round(float(core_hours), 6),
             "open_runs": [run.run_id for run in open_runs],
         }
     )

@@ -300,12 +300,14 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
         say(f"{again} recordings changed, or failed before: their rows are replaced")
     todo = run.todo()
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
-    lost = []
+    lost, heard_s, core_s = [], 0.0, 0.0
     with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
         for ended in fan_out(client, score_apart, blocks, stall_s=_stall_s(run)):
             lock.check()
             progress.advance(ended.block.audio_s)
-            if not isinstance(ended, Done):
+            if isinstance(ended, Done):
+                heard_s, core_s = heard_s + ended.value.audio_s, core_s + ended.value.seconds
+            else:
                 lost.append(f"block {ended.block.arguments[2]}: {ended.message}")
     if lost:
         raise EmolibError(
@@ -314,7 +316,8 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
         )
     codes, audio_s = run.totals()
     lock.check()
-    run.close({**_counts(codes), "audio_s": round(audio_s, 1)})
+    speed = round(heard_s / core_s, 1) if core_s else None
+    run.close({**_counts(codes), "audio_s": round(audio_s, 1), "times_real_time": speed})
 
 
 def _stall_s(run: ledger.Run) -> float:

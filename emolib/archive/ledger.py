@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -477,11 +478,21 @@ def known(pred: AnyPath, *more: str) -> pd.DataFrame:
 def byte_rates(pred: AnyPath) -> dict[str, float]:
     """Return bytes per second of sound by suffix, as the newest closed runs found them."""
     sums: dict[str, Counter[str]] = {}
-    closed = [run for run in reversed(runs(pred)) if not run.is_open][:_RUNS_TO_LEARN_FROM]
-    for run in closed:
+    for run in _to_learn_from(pred):
         for suffix, heard in run.summary().get("heard", {}).items():
             sums.setdefault(suffix, Counter()).update(heard)
     return {suffix: heard["bytes"] / heard["seconds"] for suffix, heard in sums.items()}
+
+
+def speed(pred: AnyPath) -> float | None:
+    """Return the seconds of sound that a core scores in a second, as the newest closed runs found; None: unknown."""
+    found: list[float | None] = [run.summary().get("times_real_time") for run in _to_learn_from(pred)]
+    measured = [each for each in found if each]
+    return median(measured) if measured else None
+
+
+def _to_learn_from(pred: AnyPath) -> list[Run]:
+    return [run for run in reversed(runs(pred)) if not run.is_open][:_RUNS_TO_LEARN_FROM]
 
 
 def _next_id(pred: AnyPath) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -158,6 +159,22 @@ def test_the_plan_starts_nothing(calls: Path, model: Path, tmp_path: Path) -> No
     ended = run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--plan")
     assert (ended.exit_code, ended.summary["to_score"]) == (0, 13)
     assert not (tmp_path / "P").exists()
+    assert ended.summary["core_hours"] == pytest.approx(ended.summary["estimated_hours"] / 1000, rel=0.1)
+
+
+def test_a_plan_takes_as_long_as_earlier_runs_took(
+    calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(calls, tmp_path / "calls", copy_function=shutil.copy2)
+    common = ("score", tmp_path / "calls", "--model", model, "--out", tmp_path / "P")
+    assert run_emolib(*common, *cluster, "--failure-budget", "1").exit_code == 0
+    with (tmp_path / "calls" / "2024-06-01.wav").open("wb") as file:  # no sound, but it could be much
+        file.truncate(400_000_000)
+    planned = run_emolib(*common, "--plan").summary
+    assert planned["to_score"] == 1
+    measured = json.loads(next((tmp_path / "P" / "_runs").glob("*/summary.json")).read_text())["times_real_time"]
+    assert measured > 1
+    assert planned["core_hours"] == pytest.approx(planned["estimated_hours"] / measured, rel=1e-2)
 
 
 def test_a_short_night_after_a_long_one_is_cut_for_every_core(
