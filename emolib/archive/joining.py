@@ -18,7 +18,7 @@ What holds, whatever is interrupted:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -183,7 +183,7 @@ class _Calls:
         elsewhere = set().union(*wider.values())
         self.dates = sorted(changed | elsewhere)
         self._wider = pa.array(sorted(wider), pa.string())
-        self._joined = self._make([part for part in self._committed if part.date in elsewhere], self._is_wider)
+        self._joined = self._make([part for part in self._committed if part.date in elsewhere], _of(self._wider))
 
     def _suspects(self) -> Iterator[pa.Array]:
         """Yield the ids of the calls of the changed dates that may have recordings of other dates."""
@@ -223,19 +223,17 @@ class _Calls:
         """Return the calls of a date: of one that changed all anew, of another those that it shares."""
         whole = schema("calls", ())
         if date in self._changed:
-            alone = self._make(self._parts.get(date, ()), lambda names: pc.invert(self._is_wider(names)))
-            alone = alone.drop_columns("date")
+            alone = self._make(self._parts.get(date, ()), ~_of(self._wider)).drop_columns("date")
         else:
             old = self._old(date)
             alone = old.filter(pc.invert(self._is_wider(old["call_id"])))
         return pa.concat_tables([alone.cast(whole), self._here(date).drop_columns("date").cast(whole)])
 
-    def _make(self, parts: Sequence[Part], chosen: Callable[[Any], Any]) -> pa.Table:
-        recordings, channels = (
-            _rows(self._pred, table, parts, names)
-            for table, names in (("recordings", (*_RECORDINGS, "date")), ("channels", _CHANNELS))
+    def _make(self, parts: Sequence[Part], chosen: pc.Expression) -> pa.Table:
+        return calls_of(
+            _rows(self._pred, "recordings", parts, (*_RECORDINGS, "date"), chosen),
+            _rows(self._pred, "channels", parts, _CHANNELS, chosen),
         )
-        return calls_of(*(rows.filter(chosen(rows["call_id"])) for rows in (recordings, channels)))
 
     def _recordings_of(self, date: str) -> pa.Table:
         return _rows(self._pred, "recordings", self._parts.get(date, ()), ("recording_id", "call_id"))
@@ -260,15 +258,19 @@ def _named(pred: AnyPath, parts: Sequence[Part], call_ids: pa.Array) -> set[tupl
     if not len(call_ids) or not parts:
         return set()
     columns = pa.schema([schema("recordings", ()).field("call_id")])
-    found = scan(pred, "recordings", parts, columns).to_table(
-        columns=["call_id", "__filename"], filter=pc.field("call_id").isin(call_ids)
-    )
+    found = scan(pred, "recordings", parts, columns).to_table(columns=["call_id", "__filename"], filter=_of(call_ids))
     pairs = zip(found["__filename"].to_pylist(), found["call_id"].to_pylist(), strict=True)
     return {(part.date, name) for place, name in pairs if (part := part_of(resolve(place)))}
 
 
-def _rows(pred: AnyPath, table: str, parts: Sequence[Part], names: Sequence[str]) -> pa.Table:
-    """Read columns of some parts of a table; the column date is that of the part."""
+def _of(call_ids: pa.Array) -> pc.Expression:
+    return pc.field("call_id").isin(call_ids)
+
+
+def _rows(
+    pred: AnyPath, table: str, parts: Sequence[Part], names: Sequence[str], chosen: pc.Expression | None = None
+) -> pa.Table:
+    """Read columns of some parts of a table, all rows or those chosen; the column date is that of the part."""
     dated = "date" in names
     columns = pa.schema([schema(table, ()).field(name) for name in names if name != "date"])
     found = [columns.append(pa.field("date", pa.string())).empty_table() if dated else columns.empty_table()]
@@ -276,7 +278,7 @@ def _rows(pred: AnyPath, table: str, parts: Sequence[Part], names: Sequence[str]
     for part in parts:
         by_date.setdefault(part.date, []).append(part)
     for date, group in by_date.items():
-        rows = scan(pred, table, group, columns).to_table()
+        rows = scan(pred, table, group, columns).to_table(filter=chosen)
         found.append(rows.append_column("date", pa.repeat(pa.scalar(date), len(rows))) if dated else rows)
     return pa.concat_tables(found)
 
