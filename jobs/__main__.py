@@ -34,6 +34,7 @@ The way from labelled corpora to a labelled archive of calls:
     emolib score /archive --model model --out labels      calls to Parquet
     emolib verify labels                                  nothing is lost
     emolib report labels --out page                       a page for people
+    emolib benchmark savee/ --out known                   calls to judge it by
     emolib erase labels --call-id ID                      a call is forgotten
     emolib nightly /archive --model model --out labels --report pages
                                                           all three, every night
@@ -52,7 +53,8 @@ _COMMANDS = {
     "demo": "See the whole way on synthetic voices: corpus, calls, training, labels, a page to look at.",
     "extract": "Fill a feature store from corpora of labelled clips.",
     "train": "Train a model on a feature store and write its bundle.",
-    "evaluate": "Judge an architecture on a feature store: train and test it fold by fold.",
+    "evaluate": "Judge an architecture, fold by fold, or predictions of calls of which everything is known.",
+    "benchmark": "Make calls with known emotions from clips of speakers that a model never heard, to judge it by.",
     "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
     "score": "Label an archive of calls; run it again and it continues.",
     "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",

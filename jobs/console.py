@@ -38,6 +38,18 @@ class StalledError(EmolibError):
 
 FailureBudget = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 
+
+def listed(text: str) -> list[str]:
+    """Return what an option names, joined by commas.
+
+    Examples
+    --------
+    >>> listed("ravdess/03, ravdess/04")
+    ['ravdess/03', 'ravdess/04']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 stderr = Console(stderr=True, highlight=False)
 log_json = False  # what is said is a JSON object a line, for machines
 

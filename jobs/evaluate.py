@@ -1,4 +1,4 @@
-"""`emolib evaluate`: how good an architecture is, fold by fold."""
+"""`emolib evaluate`: how good an architecture is, fold by fold; or how good predictions are (`evaluate_archive`)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.learning.progress import FOLDER, Progress
 from emolib.storage import resolve, write_bytes, write_json
 from jobs.console import Result, say, table
+from jobs.evaluate_archive import evaluate_archive, interval
 from jobs.train import ArchitectureOption, TaskOption, provenance, say_epoch
 
 ProtocolOption = Annotated[
@@ -32,21 +33,27 @@ _SPREAD = {"mean": "fold_mean", "deviation": "fold_std"}
 
 
 def evaluate(
-    store: str,
+    store: str | None = None,
     *,
-    task: TaskOption,
-    protocol: ProtocolOption,
+    task: TaskOption | None = None,
+    protocol: ProtocolOption | None = None,
     out: str,
     architecture: ArchitectureOption = "default",
     seed: NonNegativeInt = 0,
     epochs: PositiveInt | None = None,
     learn_from_others: Annotated[bool, Parameter(negative=())] = False,
+    archive: str | None = None,
+    truth: str | None = None,
 ) -> Result:
-    """Judge an architecture on a feature store: train and test it fold by fold, beside a support vector machine.
+    """Judge an architecture on a feature store, or the predictions of an archive whose calls are known.
 
-    Writes evaluation.json, predictions.parquet (what every figure was computed from), confusion.svg and
-    reliability.svg. Variants to judge by (`extract --variants channels`) get a table of robustness. An evaluation that
-    was killed goes on after its last whole epoch when the same command is run again.
+    STORE, --task and --protocol: train and test it fold by fold, beside a support vector machine. Writes
+    evaluation.json, predictions.parquet (what every figure was computed from), confusion.svg and reliability.svg.
+    Variants to judge by (`extract --variants channels`) get a table of robustness. An evaluation that was killed goes
+    on after its last whole epoch when the same command is run again.
+
+    --archive and --truth: the labels of windows, the polarity of customers call by call, and speech activity against
+    the truth. Writes evaluation.json, windows.parquet, calls.parquet, confusion.svg and polarity.svg.
 
     Parameters
     ----------
@@ -60,10 +67,21 @@ def evaluate(
         Passes over each fold's training part; without it as many as the architecture's recipe says.
     learn_from_others
         Learn in every fold from the corpora of the store that the protocol does not test, too.
+    archive
+        The predictions that `emolib score` made of an archive, with a model that has never heard its speakers.
+    truth
+        Who speaks when in it, and with which emotion: the table truth.parquet that `emolib benchmark` writes.
     """
     folder = resolve(out)
     if folder.exists() and any(file.name != FOLDER for file in folder.iterdir()):
         raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    if archive is not None and truth is not None and store is None and task is None and protocol is None:
+        return evaluate_archive(archive, truth, out=out)
+    if store is None or task is None or protocol is None or archive is not None or truth is not None:
+        raise SettingsError(
+            "expected STORE, --task and --protocol, to judge an architecture, or --archive and --truth, to judge "
+            "predictions: give those of one of the two"
+        )
     opened = FeatureStore.open(store)
     made_from = provenance(opened, task=task, architecture=architecture, epochs=epochs)
     asked = {"protocol": protocol, "seed": seed, "learn_from_others": learn_from_others}
@@ -119,9 +137,9 @@ def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
                 name,
                 found["n"],
                 found["accuracy"],
-                _interval(found, "accuracy"),
+                interval(found, "accuracy"),
                 found["uar"],
-                _interval(found, "uar"),
+                interval(found, "uar"),
                 found["baseline"]["accuracy"],
                 found["baseline"]["uar"],
             ]
@@ -150,11 +168,6 @@ def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
     table("labels only where the model is sure", ["wanted", "right", "share with a label"], wanted)
     if not evaluation.speaker_independent:
         say("These figures say how well known speakers are told; for new ones see --protocol speaker6 or grouped.")
-
-
-def _interval(found: dict[str, Any], name: str) -> str:
-    interval = found["intervals"]
-    return "-" if interval is None else f"{interval[name][0]:.3f} to {interval[name][1]:.3f}"
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from emolib.features.store import FeatureStore
 from emolib.sound.variants import expand
 from emolib.storage import absolute
 from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
-from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
+from jobs.console import FailureBudget, Result, audio_progress, listed, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def extract(
         Share of clips that may fail before the exit code is 1.
     """
     settings, where, store = PROFILES[profile], cluster_config(cluster, workers=workers), absolute(store)
-    copies = expand([name.strip() for name in variants.split(",") if name.strip()])
+    copies = expand(listed(variants))
     source = {"corpora": [absolute(corpus) for corpus in corpora], "variants": list(copies), "seed": seed}
     opened = _continued(store, settings, source) if resume else None
     utterances = None

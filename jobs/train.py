@@ -20,7 +20,7 @@ from emolib.learning.recipes import RECIPES
 from emolib.report.card import card, read_evaluations
 from emolib.sound.variants import learnt_copies
 from emolib.storage import resolve
-from jobs.console import Result, say, table
+from jobs.console import Result, listed, say, table
 
 if TYPE_CHECKING:
     from emolib.learning.training import Trained
@@ -50,6 +50,7 @@ def train(
     architecture: ArchitectureOption = "default",
     seed: NonNegativeInt = 0,
     speaker_dependent: Annotated[bool, Parameter(negative=())] = False,
+    leave_out: str = "",
     epochs: PositiveInt | None = None,
     precision: PrecisionOption = None,
     evaluations: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)] = (),
@@ -69,6 +70,9 @@ def train(
         Decides weights, order and the speakers set aside; the same seed gives the same model on the same machine.
     speaker_dependent
         The calls are those of the corpus's own speakers, such as the agents of a call centre: learn their voices too.
+    leave_out
+        Speakers who are not learnt from at all, joined by commas, such as ravdess/03,ravdess/04: to judge the model by
+        (`emolib benchmark`).
     epochs
         Passes over what is learnt from; without it as many as the architecture's recipe says.
     evaluations
@@ -81,7 +85,8 @@ def train(
         evaluations, expected=provenance(opened, task=task, architecture=architecture, epochs=epochs)
     )
     scheme = labels.scheme(task, windows)
-    numbers = np.where(usable_rows(opened), labels.label(windows, scheme), -1)
+    may = usable_rows(opened) & splits.without(windows, listed(leave_out))
+    numbers = np.where(may, labels.label(windows, scheme), -1)
     labelled = numbers >= 0
     aside = splits.validation(windows, numbers, labelled, seed=seed)
     say(f"{int(labelled.sum())} windows with a label, {int(aside.sum())} of them set aside with their speakers")

@@ -177,6 +177,23 @@ def label(utterances: pd.DataFrame, scheme: LabelScheme) -> NDArray[np.int64]:
     return np.array([number.get(class_of(word, gender), -1) for word, gender in pairs], dtype=np.int64)
 
 
+def polarities(utterances: pd.DataFrame) -> list[Polarity]:
+    """Return the polarity of what each utterance's own word means.
+
+    Raises
+    ------
+    SettingsError
+        If a word is unknown.
+
+    Examples
+    --------
+    >>> polarities(pd.DataFrame({"corpus": "mine", "emotion": ["joy", "calm"]}))
+    ['positive', 'neutral']
+    """
+    _refuse_unknown_words(utterances)
+    return [_POLARITY[_canonical(word)] for word in utterances["emotion"]]
+
+
 def words(utterances: pd.DataFrame, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
     """Tell the emotions of each class apart, as finely as the corpora's own words do.
 

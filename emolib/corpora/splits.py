@@ -198,6 +198,41 @@ def validation(
     return mask
 
 
+def without(rows: pd.DataFrame, speakers: Sequence[str]) -> Mask:
+    """Return which rows are left where some speakers are left out, and every recording that is one of theirs.
+
+    Parameters
+    ----------
+    rows
+        As for `folds`.
+    speakers
+        Each as ``corpus/speaker``.
+
+    Raises
+    ------
+    SettingsError
+        If one of them is not there, or nobody is left.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"corpus": "mine", "speaker": list("aabb"), "utterance_id": range(4), "content_hash": ""})
+    >>> without(rows, ["mine/a"]).tolist()
+    [False, False, True, True]
+    """
+    if not speakers:
+        return np.ones(len(rows), dtype=bool)
+    names = rows["corpus"].astype(str) + "/" + rows["speaker"].astype(str)
+    if strange := sorted(set(speakers) - set(names)):
+        raise SettingsError(
+            f"no utterance of {', '.join(strange)} found to leave out, expected some of {', '.join(sorted(set(names)))}"
+        )
+    units = _recordings(rows)
+    left = ~np.isin(units, units[names.isin(speakers)])
+    if not left.any():
+        raise SettingsError(f"{', '.join(sorted(speakers))} left out and nobody left, expected speakers to learn from")
+    return left
+
+
 def _refuse_unknown(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise SettingsError(f"protocol {protocol!r} found, expected one of {', '.join(PROTOCOLS)}")

@@ -104,6 +104,40 @@ def coverage_curve(
     return figure
 
 
+def agreement(true: NDArray[np.float64], found: NDArray[np.float64], *, label: str, title: str = "") -> Figure:
+    """Draw what was found of a measure from -1 to 1 against what is true, and the straight line that fits best.
+
+    Parameters
+    ----------
+    true, found
+        One of each, ``(item,)``.
+    label
+        What the measure is.
+
+    Examples
+    --------
+    >>> found = agreement(np.array([-0.5, 0.5]), np.array([-0.1, 0.2]), label="polarity")
+    >>> found.axes[0].get_ylabel(), len(found.axes[0].lines)
+    ('polarity, found', 2)
+    """
+    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([-1, 1], [-1, 1], color=NEUTRAL, linewidth=1, linestyle="--", label="the same", zorder=1)
+    axes.scatter(true, found, s=22, color=POSITIVE, alpha=0.6, lw=0, zorder=2)
+    if len(true) > 1 and np.ptp(true) > 0:
+        slope, middle = np.polyfit(true, found, 1)
+        ends = np.array([true.min(), true.max()])
+        axes.plot(ends, slope * ends + middle, color=NEGATIVE, linewidth=1.5, label=f"slope {slope:.2f}", zorder=3)
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_xlabel(f"{label}, true")
+    axes.set_ylabel(f"{label}, found")
+    axes.set_title(title, fontsize=10)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    plain(axes)
+    return figure
+
+
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draw how a training went: the losses left, the validation speakers' UAR right.
 

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap confidence intervals over speakers. Pure.
+"""How sure a figure is: bootstrap confidence intervals over speakers; correlations. Pure.
 
 Utterances of one speaker resemble each other, so they are no independent evidence: whole speakers are drawn.
 """
@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from emolib.errors import SettingsError
 
@@ -121,6 +122,74 @@ def speaker_intervals(
     edges = [(1 - level) / 2, (1 + level) / 2]
     found = {name: np.quantile(values, edges) for name, values in figures.items()}
     return {name: (float(low), float(high)) for name, (low, high) in found.items()}
+
+
+def correlations(first: NDArray[np.floating], second: NDArray[np.floating]) -> dict[str, float | None]:
+    """Return Pearson's and Spearman's correlation of two measures; None where one of them never varies.
+
+    Examples
+    --------
+    >>> correlations(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 9.0]))["spearman"]
+    1.0
+    >>> correlations(np.ones(3), np.arange(3.0))
+    {'pearson': None, 'spearman': None}
+    """
+    if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
+        return {"pearson": None, "spearman": None}
+    ranked = rankdata(first), rankdata(second)
+    pairs = {"pearson": (first, second), "spearman": ranked}
+    return {name: float(np.clip(np.corrcoef(*pair)[0, 1], -1, 1)) for name, pair in pairs.items()}
+
+
+def correlation_intervals(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    speakers: Iterable[Hashable],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]] | None:
+    """Return confidence intervals of `correlations` (percentile bootstrap over speakers, see `speaker_intervals`).
+
+    Parameters
+    ----------
+    first, second
+        Two measures, ``(item,)``.
+    speakers
+        Whose items they are, one for each.
+
+    Returns
+    -------
+    dict or None
+        ``pearson`` and ``spearman``, each as ``(low, high)``; draws in which a measure does not vary are passed over.
+        None where there is one speaker, or where no draw is left.
+
+    Examples
+    --------
+    >>> first = np.array([0.0, 1.0, 0.0, 1.0])
+    >>> correlation_intervals(first, first + 1, ["anna", "anna", "ben", "ben"])["pearson"]
+    (1.0, 1.0)
+    """
+    names = list(speakers)
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    if len(number) < 2:
+        return None
+    whose = np.array([number[name] for name in names])
+    items = [np.flatnonzero(whose == index) for index in range(len(number))]
+    drawn = np.random.default_rng(seed).integers(len(items), size=(draws, len(items)))
+    found = []
+    for row in drawn:
+        places = np.concatenate([items[index] for index in row])
+        each = correlations(first[places], second[places])
+        if each["pearson"] is not None:
+            found.append((each["pearson"], each["spearman"]))
+    if not found:
+        return None
+    edges = np.quantile(np.array(found, np.float64), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {
+        name: (float(edges[0, place]), float(edges[1, place])) for place, name in enumerate(("pearson", "spearman"))
+    }
 
 
 def _headline(counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -56,7 +56,7 @@ class Trained:
         What its outputs and its inputs are.
     training
         The facts of the training: architecture, seed, recipe, epochs, the store's fingerprint and the hash of its rows,
-        corpora, variants, counts, validation speakers.
+        corpora, variants, counts, speakers to learn from and to validate with.
     temperature
         By which its probabilities must be softened: found on the validation windows.
     priors
@@ -192,6 +192,7 @@ def fit(
         "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},
         "train": evaluation.counts(windows.iloc[train_rows]),
         "validation": evaluation.counts(windows.iloc[validation_rows]),
+        "train_speakers": _speakers(windows.iloc[train_rows]),
         "validation_speakers": _speakers(windows.iloc[validation_rows]),
     }
 

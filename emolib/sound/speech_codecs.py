@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import av
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from emolib.sound.audio import resample
 
-__all__ = ["RATE", "alaw", "gsm", "opus", "ulaw"]
+__all__ = ["RATE", "alaw", "gsm", "opus", "ulaw", "wav"]
 
 RATE = 8000  # Hz
 _PACKET = 160  # samples: 20 ms, a frame of GSM and of Opus
@@ -90,6 +90,19 @@ def opus(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     frames = [frame.to_ndarray()[0] for packet in [*packets, None] for frame in decoder.decode(packet)]
     decoded = resample(np.concatenate(frames), source_rate=_OPUS_RATE, target_rate=RATE)
     return np.clip(decoded[: len(signal)], -1, 1)
+
+
+def wav(signal: NDArray[np.float32], encoding: Literal["ulaw", "alaw"]) -> bytes:
+    """Return a recording ``(channel, sample)`` as a WAV file of G.711; the same signal gives the same bytes.
+
+    Examples
+    --------
+    >>> len(wav(np.zeros((2, 8000), np.float32), "alaw"))
+    16058
+    """
+    file = io.BytesIO()
+    soundfile.write(file, _words(signal).T, RATE, format="WAV", subtype=encoding.upper())
+    return file.getvalue()
 
 
 def _words(signal: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -248,3 +248,30 @@ def test_validation_by_utterance_is_a_stratified_share() -> None:
     for corpus, label in itertools.product(ACTORS, (0, 1)):
         stratum = (rows["corpus"] == corpus).to_numpy() & (labels == label)
         assert chosen[stratum].mean() == pytest.approx(0.2, abs=0.06)
+
+
+@settings(max_examples=25, deadline=None)
+@given(tables(), st.data())
+def test_who_is_left_out_has_no_recording_left(tabled: tuple[pd.DataFrame, np.ndarray], data: st.DataObject) -> None:
+    rows, _ = tabled
+    names = rows["corpus"] + "/" + rows["speaker"]
+    everybody = sorted(set(names))
+    out = data.draw(st.lists(st.sampled_from(everybody), unique=True, max_size=len(everybody) - 1))
+    try:
+        left = splits.without(rows, out)
+    except SettingsError:  # everybody's recordings are copies of theirs
+        return
+    assert left.any()
+    assert not set(names[left]) & set(out)
+    assert_apart(rows, left, names.isin(out).to_numpy(), by_speaker=True)
+    others = rows[left | names.isin(out).to_numpy()]
+    kept = splits.without(others, out)
+    assert kept.sum() == left.sum()
+
+
+def test_only_speakers_who_are_there_can_be_left_out() -> None:
+    rows, _ = table({"mine": ["a", "b"]})
+    with pytest.raises(SettingsError, match=r"mine/c.*expected some of mine/a, mine/b"):
+        splits.without(rows, ["mine/c"])
+    with pytest.raises(SettingsError, match="nobody left"):
+        splits.without(rows, ["mine/a", "mine/b"])

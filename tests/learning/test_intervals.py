@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from emolib.errors import SettingsError
 from emolib.learning import intervals
 from emolib.learning.evaluation import metrics
-from emolib.learning.intervals import confusions, speaker_intervals
+from emolib.learning.intervals import confusions, correlation_intervals, correlations, speaker_intervals
 
 CLASSES = ("anger", "calm", "joy", "sadness")
 UTTERANCES = st.lists(
@@ -105,3 +105,20 @@ def test_the_same_seed_gives_the_same_interval_and_a_lower_level_a_narrower_one(
 def test_what_is_wrong_is_refused(true: Any, predicted: Any, speakers: Any, level: float, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         speaker_intervals(np.array(true), np.array(predicted), speakers, classes=2, level=level)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.sampled_from("abc")), min_size=2, max_size=30))
+def test_correlations_lie_within_one_and_a_measure_agrees_with_itself(rows: list[tuple[int, int, str]]) -> None:
+    first, second, speakers = (np.array(column) for column in zip(*rows, strict=True))
+    found = correlations(first, second)
+    assert (found["pearson"] is None) == (len(set(first)) == 1 or len(set(second)) == 1)
+    if found["pearson"] is not None:
+        assert found["pearson"] == pytest.approx(correlations(second, 3.0 * first + 1)["pearson"])
+        assert -1 <= found["spearman"] <= 1
+        assert correlations(first, first) == pytest.approx({"pearson": 1.0, "spearman": 1.0})
+    bounds = correlation_intervals(first, second, speakers, draws=20)
+    if len(set(speakers)) == 1:
+        assert bounds is None
+    elif bounds is not None:
+        assert all(-1 <= low <= high <= 1 for low, high in bounds.values())
