@@ -25,18 +25,17 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(calls: Path, model: Path) -> Path:
-    """What every other way of making them is compared with."""
-    place = calls.parent / "undisturbed"
-    assert run_emolib(
-        "score", calls, "--model", model, "--out", place, "--block-s", "1", "--workers", "1"
-    ).exit_code in (0, 1)
-    return place
-
-
-@pytest.fixture(scope="session")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and two workers that may be killed; `mend` starts them."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(calls: Path, model: Path, processes: Cluster) -> Path:
+    """What every other way of making them is compared with."""
+    place = calls.parent / "undisturbed"
+    common = ("--model", model, "--block-s", "1", "--failure-budget", "1", "--cluster", processes.mend())
+    assert run_emolib("score", calls, "--out", place, *common).exit_code == 0
+    return place

@@ -97,8 +97,13 @@ def test_two_runs_at_once(scoring: Scoring, undisturbed: Path) -> None:
     assert scoring.again().summary["recordings"] == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("host", ["this machine", "another machine"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param("this machine", marks=pytest.mark.slow),
+        pytest.param("another machine", marks=pytest.mark.fault),
+    ],
+)
 def test_a_lock_left_by_a_dead_process(
     host: str, scoring: Scoring, open_run: archive.ledger.Run, undisturbed: Path
 ) -> None:
@@ -139,7 +144,7 @@ def test_parts_half_written(scoring: Scoring, open_run: archive.ledger.Run, undi
     assert_whole(scoring.out, undisturbed, recordings=RECORDINGS)
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.parametrize("table", ["windows", "recordings"])
 def test_a_committed_part_cut_in_half_is_found_and_can_be_mended(
     table: str, scoring: Scoring, undisturbed: Path
