@@ -107,7 +107,8 @@ def test_a_store_whose_client_raises_anything_for_a_while(monkeypatch: pytest.Mo
     store = UPath("memory://test-lock-fails/pred")
     with Lock(store, interval_s=0.05) as lock:
         with monkeypatch.context() as patch:
-            patch.setattr(type(store.fs), "_open", fails)
+            for name in ("_open", "cat_file", "pipe_file"):
+                patch.setattr(type(store.fs), name, fails)
             time.sleep(0.2)
             with pytest.raises(OSError, match="no endpoint answered"):
                 lock.check()

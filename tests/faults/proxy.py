@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -56,14 +56,14 @@ class Store:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells clients to go there; who waits for an answer gives up after five seconds."""
+        """What tells clients to go there; who waits for an answer gives up after ten seconds."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "FSSPEC_S3": '{"config_kwargs": {"read_timeout": 5, "connect_timeout": 5}}',
+            "FSSPEC_S3": '{"config_kwargs": {"read_timeout": 10, "connect_timeout": 10}}',
         }
 
     def break_down(self, fault: Fault, *, after: int = 0, until_failed: int | None = None) -> None:
@@ -100,6 +100,10 @@ class Store:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # who asked waits no more
+                    super().handle()
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -19,7 +20,7 @@ from tests.faults.world import PATIENCE_S, assert_whole, files_of, job, run_apar
 from tests.jobs.conftest import tables
 
 pytest.importorskip("s3fs")
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(3600)
 RECORDINGS = 26
 
 
@@ -48,6 +49,7 @@ def _put(folder: Path, url: str) -> None:
     system.invalidate_cache()
 
 
+@pytest.mark.fault
 def test_real_calls_and_broken_files_from_a_store(
     shared: Path, model: Path, store: Store, bucket: str, tmp_path: Path
 ) -> None:
@@ -71,6 +73,7 @@ def test_real_calls_and_broken_files_from_a_store(
     print(expected["recordings"]["code"].value_counts().to_dict())
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("fault", ["500", "503", "hangs", "breaks off"])
 def test_a_store_that_fails_for_a_moment(
     fault: Fault, calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
@@ -88,6 +91,7 @@ def test_a_store_that_fails_for_a_moment(
     _assert_same(f"{bucket}/P", undisturbed)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("fault", ["500", "hangs"])
 def test_a_store_that_is_down_for_long(
     fault: Fault, calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
@@ -117,6 +121,16 @@ def _parts(bucket: str) -> int:
 
 def _assert_same(pred: str, expected: Path) -> None:
     assert_whole(pred, expected, recordings=RECORDINGS)
+
+
+def test_a_lock_in_a_store_that_remembers_its_listings(bucket: str) -> None:
+    """Every heartbeat makes another file of the token: a client may not hold on to the one that it saw before."""
+    with archive.lock.Lock(f"{bucket}/P", interval_s=0.1) as lock:
+        fsspec.filesystem("s3").ls(f"{bucket}/P", detail=True)
+        for _ in range(5):
+            time.sleep(0.15)
+            lock.check()
+    assert not fsspec.filesystem("s3").exists(f"{bucket}/P/_lock.json")
 
 
 def test_the_environment_is_the_stores(store: Store) -> None:
