@@ -29,6 +29,7 @@ from emolib.learning.validation import Validation
 from tests.archive.conftest import voice, write_call
 from tests.jobs.conftest import assert_same_rows, command
 
+_LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 # Far beyond what anything here takes on a busy machine.
 PATIENCE_S = 900.0
 
@@ -205,7 +206,7 @@ class Cluster:
         log = self.logs / f"{kind}-{self._started}.log"
         with log.open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", kind, "--host", "127.0.0.1", "--no-dashboard", *arguments],
+                [sys.executable, "-m", "dask", kind, *_LOOPBACK, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
