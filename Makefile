@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra train --group dev
 
-.PHONY: help setup demo test test-slow check bench lock clean
+.PHONY: help setup demo test test-slow test-faults check bench lock clean
 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 3 minutes)"
 	@echo "make test       the tests (11 minutes)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
+	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour)"
 	@echo "make check      linter, types, import rules, doctests"
 	@echo "make bench      speed and memory against other libraries, into bench.json (10 minutes)"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
@@ -37,6 +38,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+test-faults: setup
+	$(BIN)/pytest -s -m fault tests/faults
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -139,6 +139,8 @@ def _ended_by(error: BaseException) -> console.Result:
         text = "interrupted: run the same command again, what is done stays done"
     elif code == console.EXIT_UNEXPECTED:
         text = f"{type(error).__name__}: {text} (--debug shows where)"
+    elif what_to_do := console.advice(error):
+        text = f"{text}; {what_to_do}"
     console.say(f"emolib: {text}")
     return console.Result({"error": text}, code)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,15 +103,12 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
         If no scheduler answers at the address, or it has no workers.
     """
     if config.kind == "address":
+        client = _reach(str(config.address))
         try:
-            client = Client(config.address, timeout=_CONNECT_TIMEOUT_S)
-            with client:
-                client.wait_for_workers(1, timeout=_CONNECT_TIMEOUT_S)
-                yield client
-        except (OSError, TimeoutError) as error:
-            raise SettingsError(
-                f"no Dask scheduler with a worker answered at {config.address} within {_CONNECT_TIMEOUT_S} s: {error}"
-            ) from error
+            yield client
+        finally:
+            with suppress(OSError):  # its scheduler may be gone
+                client.close()
         return
     workers = config.workers or os.cpu_count() or 1
     # Nothing listens beyond this machine, the dashboard included.
@@ -131,6 +128,21 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
     ):
         say(f"local cluster: {workers} worker processes, one thread each")
         yield client
+
+
+def _reach(address: str) -> Client:
+    """Return a client of a scheduler that has a worker."""
+    client = None
+    try:
+        client = Client(address, timeout=_CONNECT_TIMEOUT_S)
+        client.wait_for_workers(1, timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, TimeoutError) as error:
+        if client is not None:
+            client.close()
+        raise SettingsError(
+            f"no Dask scheduler with a worker answered at {address} within {_CONNECT_TIMEOUT_S} s: {error}"
+        ) from error
+    return client
 
 
 def _read_spec(path: Path) -> dict[str, Any]:

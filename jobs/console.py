@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -141,16 +142,36 @@ def within_budget(failed: int, total: int, budget: float) -> int:
     return EXIT_FAILURES if total and failed / total > budget else EXIT_DONE
 
 
+# What a disk or an object store says that may be over another time. A store's client has such numbers too.
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_PASSING = _FULL | {errno.EIO, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT}
+
+
+def _passes(error: BaseException) -> bool:
+    passing = isinstance(error, ConnectionError | TimeoutError)
+    return passing or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+def advice(error: BaseException) -> str:
+    """Return what to do about an error that a file system or an object store ended a job with; '' if nobody knows."""
+    if _passes(error):
+        first = "make room" if getattr(error, "errno", None) in _FULL else "see that it works"
+        return f"{first}, then run the same command again: what is done stays done"
+    if getattr(error, "errno", None) == errno.EROFS:
+        return "expected a place that may be written to: give another one, or mount it for writing"
+    return ""
+
+
 def code_of(error: BaseException) -> int:
     """Return the exit code of a job that an error ended."""
     # What a job names as its input or output is a folder where a file should be, or may not be used.
     places = NotADirectoryError | IsADirectoryError | PermissionError
-    if isinstance(error, SettingsError | CycloptsError | places):
+    if isinstance(error, SettingsError | CycloptsError | places) or getattr(error, "errno", None) == errno.EROFS:
         return EXIT_SETTINGS
     if isinstance(error, LockedError):
         return EXIT_LOCKED
     if isinstance(error, GoldenCheckError):
         return EXIT_GOLDEN
-    if isinstance(error, StalledError | KeyboardInterrupt):
+    if isinstance(error, StalledError | KeyboardInterrupt) or _passes(error):
         return EXIT_INTERRUPTED
     return EXIT_UNEXPECTED

@@ -126,7 +126,12 @@ def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> 
     if not blocks:
         return []
     bag = dask.bag.from_sequence([block.arguments for block in blocks], npartitions=len(blocks)).starmap(function)
-    return list(zip(client.compute(bag.to_delayed(optimize_graph=False)), blocks, strict=True))
+    try:
+        return list(zip(client.compute(bag.to_delayed(optimize_graph=False)), blocks, strict=True))
+    except Exception as error:
+        if client.status == "closed":  # it gave up reaching the scheduler a moment ago
+            raise StalledError(_GONE) from error
+        raise
 
 
 def _outcome(future: Future, block: Block) -> Done[Any] | Lost:

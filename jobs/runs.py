@@ -22,13 +22,13 @@ from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as 
 from emolib.archive.rewriting import make_room
 from emolib.archive.scoring import load_bundle
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
-from emolib.errors import Code, EmolibError, Outcome, SettingsError
+from emolib.errors import Code, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute
 from jobs import spelling
 from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
-from jobs.console import FailureBudget, Result, audio_progress, say, table, within_budget
+from jobs.console import FailureBudget, Result, StalledError, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 from jobs.hashing import find_duplicates
 
@@ -310,7 +310,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
             else:
                 lost.append(f"block {ended.block.arguments[2]}: {ended.message}")
     if lost:
-        raise EmolibError(
+        raise StalledError(
             f"{len(lost)} of {len(blocks)} blocks could not be scored ({lost[0]}); the rest is stored: "
             "run the same command again, with more memory for the workers if they died"
         )

@@ -32,7 +32,7 @@ from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
 from emolib.archive.schemas import BLOCK_TABLES, SCHEMA_VERSION, schema
 from emolib.config import Limits, Role, ScoringConfig, Settings, differences, fingerprint, parse
-from emolib.errors import Code, SettingsError
+from emolib.errors import Code, EmolibError, SettingsError
 from emolib.features.windows import window_shape
 from emolib.sound.speech import VERSION
 from emolib.storage import AnyPath, absolute, is_local, read_json, resolve, write_bytes, write_json
@@ -466,13 +466,25 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
 
 
 def known(pred: AnyPath, *more: str) -> pd.DataFrame:
-    """Return recording_id, version, code, attempts, run_id, and more columns, of all recordings that have their row."""
+    """Return recording_id, version, code, attempts, run_id, and more columns, of all recordings that have their row.
+
+    Raises
+    ------
+    EmolibError
+        If a part of them is damaged.
+    """
     names = ("recording_id", "version", "code", "attempts", "run_id", *more)
     columns = pa.schema([schema("recordings", ()).field(name) for name in names])
     done = committed(pred)
     if not done:
         return columns.empty_table().to_pandas()
-    return scan(pred, "recordings", done, columns).to_table().to_pandas()
+    try:
+        return scan(pred, "recordings", done, columns).to_table().to_pandas()
+    except pa.ArrowInvalid as error:
+        raise EmolibError(
+            f"predictions that cannot be read found: {' '.join(str(error).split())}; `emolib verify` names such parts: "
+            "put them back from a copy, or remove all parts of their block and run the job again"
+        ) from error
 
 
 def byte_rates(pred: AnyPath) -> dict[str, float]:

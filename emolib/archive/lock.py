@@ -10,6 +10,7 @@ The lock spares work, it does not carry the safety of the data: two drivers woul
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -148,15 +149,27 @@ class Lock:
                 write_json(self._place, self._token)
             except OSError:  # the file system may be back at the next beat; if not, others may take the lock
                 continue
+            except Exception:  # a store's client may raise anything
+                if is_local(self._place):
+                    raise
 
     def _is_mine(self) -> bool:
         return bool(_parse(self._read()).get("token") == self._token["token"])
 
     def _read(self) -> bytes | None:
         try:
-            return bytes(self._place.read_bytes())
+            if is_local(self._place):
+                return Path(self._place.path).read_bytes()
+            # In one request: a heartbeat between two of them would make another file of it.
+            return bytes(self._place.fs.cat_file(self._place.path))
         except FileNotFoundError:
             return None
+        except OSError:
+            raise
+        except Exception as error:  # a store's client may raise anything
+            if is_local(self._place):
+                raise
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(self._place)) from error
 
     def _describe(self, found: bytes | None) -> str:
         holder = _parse(found)

@@ -356,7 +356,7 @@ class _FFmpeg:
             yield np.concatenate(parts)
 
     def _parts(self) -> Iterator[Piece]:
-        to_float = av.AudioResampler(format="fltp")
+        to_float = av.AudioResampler(format="flt")  # interleaved: PyAV crashes at more than eight planes
         packets = damaged = 0
         try:
             for packet in self._container.demux(self._stream):
@@ -371,7 +371,7 @@ class _FFmpeg:
                     if found != (self.info.channels, self.info.sampling_rate):
                         raise AudioError(Code.CORRUPT, f"the sound changes to {found[0]} channel(s) at {found[1]} Hz")
                     for part in to_float.resample(frame):
-                        yield cast("Piece", part.to_ndarray().T)
+                        yield cast("Piece", part.to_ndarray().reshape(-1, found[0]))
         except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
             self.fault = f"then the decoder failed: {getattr(error, 'strerror', 'the data are damaged')}"
         if damaged:

@@ -19,11 +19,11 @@ from emolib.archive.ledger import (
     scoring_fingerprint,
 )
 from emolib.archive.plan import listing_table, plan
-from emolib.archive.predictions import Part, parts
+from emolib.archive.predictions import Part, committed, parts
 from emolib.archive.schemas import BLOCK_TABLES, TABLES
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
-from emolib.errors import SettingsError
+from emolib.errors import EmolibError, SettingsError
 from emolib.sound.manifest import list_recordings
 
 VOLATILE = ["run_id", "attempts", "message", "version"]
@@ -235,3 +235,11 @@ def test_the_fingerprint_is_of_what_changes_numbers(bundle: Any) -> None:
 def test_an_unknown_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="expected the settings of run"):
         Run.open(tmp_path, "20240501T230000-3f2a")
+
+
+def test_a_part_that_is_damaged_is_named_with_what_to_do(pred: Path) -> None:
+    part = committed(pred)[0]
+    place = Path(part.path(pred, "recordings"))
+    place.write_bytes(place.read_bytes()[:-40])
+    with pytest.raises(EmolibError, match=f"{place.name}.*emolib verify.*remove all parts of their block"):
+        known(pred)

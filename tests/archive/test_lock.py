@@ -96,3 +96,24 @@ def test_an_object_store_is_locked_too() -> None:
             pass
         lock.check()
     assert not (store / LOCK_NAME).exists()
+
+
+def test_a_store_whose_client_raises_anything_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds the lock is told so, goes on renewing it, and has it still."""
+
+    def fails(*arguments: object, **named: object) -> None:
+        raise RuntimeError("no endpoint answered")
+
+    store = UPath("memory://test-lock-fails/pred")
+    with Lock(store, interval_s=0.05) as lock:
+        with monkeypatch.context() as patch:
+            for name in ("_open", "cat_file", "pipe_file"):
+                patch.setattr(type(store.fs), name, fails)
+            time.sleep(0.2)
+            with pytest.raises(OSError, match="no endpoint answered"):
+                lock.check()
+        lock.check()
+        before = json.loads((store / LOCK_NAME).read_text())["beat"]
+        time.sleep(0.2)
+        assert json.loads((store / LOCK_NAME).read_text())["beat"] > before
+    assert not (store / LOCK_NAME).exists()

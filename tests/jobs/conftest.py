@@ -61,8 +61,9 @@ def tables(predictions: Path) -> dict[str, pd.DataFrame]:
 
 def assert_same_rows(found: Path, expected: Path) -> None:
     """Bit for bit, whatever run made them."""
+    there = tables(found)
     for name, rows in tables(expected).items():
-        pd.testing.assert_frame_equal(tables(found)[name], rows, check_exact=True, obj=name)
+        pd.testing.assert_frame_equal(there[name], rows, check_exact=True, obj=name)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -47,6 +48,30 @@ def test_machines_read_what_is_said(calls: Path, model: Path, tmp_path: Path) ->
     assert all({"time", "message"} <= set(line) for line in lines)
     assert lines[-1]["message"] == "plan"
     assert sum(row["recordings"] for row in lines[-1]["rows"]) == ended.summary["to_score"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "advice"),
+    [
+        (errno.ENOSPC, 5, "make room, then run the same command again"),
+        (errno.EIO, 5, "run the same command again"),
+        (errno.ECONNRESET, 5, "run the same command again"),
+        (errno.EROFS, 2, "expected a place that may be written to"),
+        (errno.EMFILE, 70, "--debug shows where"),
+    ],
+    ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
+)
+def test_what_a_disk_ends_a_job_with_says_what_to_do(
+    number: int, code: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise OSError(number, "what the system says")
+
+    monkeypatch.setattr("jobs.verify.resolve", fails)
+    ended = run_emolib("verify", tmp_path)
+    assert ended.exit_code == code
+    assert "what the system says" in ended.summary["error"]
+    assert advice in ended.summary["error"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from distributed import Client
 
 from emolib.corpora import splits
 from emolib.errors import SettingsError
+from jobs.cluster import cluster_config, connect
 from jobs.console import StalledError
 from jobs.fanout import Block, Done, Lost, fan_out
 
@@ -63,6 +65,20 @@ def test_a_block_that_kills_its_workers_is_lost_and_the_others_are_not(client: C
 def test_a_run_that_does_not_move_stops(client: Client) -> None:
     with pytest.raises(StalledError, match="no block ended"):
         list(fan_out(client, time.sleep, [Block((5,))], stall_s=0.5))
+
+
+def test_a_client_that_gave_up_says_that_the_scheduler_is_gone(cluster: tuple[str, str]) -> None:
+    def blocks() -> Iterator[Block]:
+        client.close()
+        yield Block((3, 2))
+
+    with Client(cluster[1]) as client, pytest.raises(StalledError, match="scheduler is gone"):
+        list(fan_out(client, pow, blocks()))
+
+
+def test_what_goes_wrong_on_a_cluster_is_not_taken_for_a_missing_one(cluster: tuple[str, str]) -> None:
+    with pytest.raises(OSError, match="no room"), connect(cluster_config(cluster[1])):
+        raise OSError(errno.ENOSPC, "no room")
 
 
 def _die_on_three(number: int) -> int:

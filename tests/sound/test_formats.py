@@ -104,3 +104,15 @@ def test_cut_file_is_not_ok(tmp_path: Path, container: str, codec: str) -> None:
     decoded = audio.read(path)
     assert decoded.code is Code.TRUNCATED
     assert 0.5 < decoded.decoded_s < 1.5
+
+
+def test_a_stream_that_comes_to_have_fifteen_channels(tmp_path: Path) -> None:
+    """PyAV crashed at the ninth plane of such a frame."""
+    data = bytearray(encode("adts", "aac", 16_000, 1, None))
+    data[91:99] = b"\xff\xff\xff\x7f\0\0\0\0"
+    path = tmp_path / "call.aac"
+    path.write_bytes(data)
+    assert audio.probe(path).channels == 15
+    with pytest.raises(AudioError) as refused:
+        audio.read(path)
+    assert refused.value.code is Code.CORRUPT

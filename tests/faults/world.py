@@ -1,0 +1,221 @@
+"""What faults happen to: a model that nobody trained, an archive of short recordings, processes that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from emolib.archive.verification import verify
+from emolib.config import TELEPHONE
+from emolib.corpora.labels import scheme
+from emolib.learning import bundle as bundles
+from emolib.learning.validation import Validation
+from tests.archive.conftest import voice, write_call
+from tests.jobs.conftest import assert_same_rows, command
+
+_LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+# Far beyond what anything here takes on a busy machine.
+PATIENCE_S = 900.0
+
+
+def untrained_model(place: Path) -> Path:
+    """Write a bundle whose network is a seeded sum over a window's mean: real to every job, and made at once."""
+    labels = scheme("emotion3", pd.DataFrame({"corpus": ["c"], "emotion": ["anger"], "gender": ["female"]}))
+    weights = np.random.default_rng(0).normal(0, 0.02, (1, len(labels.classes), 40)).astype(np.float32)
+    network = _network(weights)
+    session = onnxruntime.InferenceSession(network)
+    truth = np.arange(len(labels.classes)).repeat(2)
+    said = np.full((len(truth), len(labels.classes)), 0.1, np.float32)
+    said[np.arange(len(truth)), truth] = 0.5
+    trained = SimpleNamespace(
+        model=SimpleNamespace(
+            predict_on_batch=lambda windows: session.run(["probabilities"], windows)[0], get_weights=lambda: [weights]
+        ),
+        profile=TELEPHONE,
+        scheme=labels,
+        temperature=1.0,
+        priors=np.full(len(labels.classes), 1 / len(labels.classes)),
+        training={"corpora": ["none"]},
+        metrics={},
+        windows=Validation(said, truth, np.array(["c/anna", "c/ben"] * len(labels.classes))),
+    )
+    networks = SimpleNamespace(to_onnx=lambda model: network, to_keras=lambda model: b"none", versions=dict)
+    with pytest.MonkeyPatch.context() as patch:  # in the place of what imports TensorFlow
+        patch.setitem(sys.modules, "emolib.learning.model", networks)
+        patch.setattr("emolib.learning.model", networks, raising=False)
+        bundles.save(place, trained)
+    return place
+
+
+def _network(weights: np.ndarray) -> bytes:
+    """Return softmax(weights · mean of the frames) as ONNX, in sums that do not depend on the batch."""
+    constants = {"frame": np.array([1]), "coefficient": np.array([2]), "weights": weights}
+    nodes = [
+        helper.make_node("ReduceSum", ["features", "frame"], ["sum"], keepdims=1),
+        helper.make_node("Cast", ["valid_frames"], ["frames"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["frames", "both"], ["divisor"]),
+        helper.make_node("Div", ["sum", "divisor"], ["mean"]),
+        helper.make_node("Mul", ["mean", "weights"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "coefficient"], ["scores"], keepdims=0),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
+    ]
+    constants["both"] = np.array([1, 2])
+    graph = helper.make_graph(
+        nodes,
+        "untrained",
+        [
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["window", "frame", 40]),
+            helper.make_tensor_value_info("valid_frames", TensorProto.INT32, ["window"]),
+        ],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["window", weights.shape[1]])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def write_archive(folder: Path, *, recordings: int) -> Path:
+    """Write short recordings of three days, two-party and mono, and four files that no one can score."""
+    for number in range(recordings):
+        name = folder / f"2024-05-{1 + number % 3:02d}/call-{number:03d}.wav"
+        parties = [voice(3 + number % 3, seed=number % 5), voice(3 + number % 3, seed=5 + number % 5)]
+        write_call(name, *(0.9 ** (number // 5) * party for party in parties[: 1 + number % 2]))
+    write_call(folder / "2024-05-01/empty.wav", b"")
+    write_call(folder / "2024-05-02/text.wav", b"this is no sound " * 100)
+    write_call(folder / "2024-05-02/header.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ")
+    write_call(folder / "2024-05-03/short.wav", voice(0.2, seed=9))
+    return folder
+
+
+def files_of(folder: Path) -> int:
+    """Return how many recordings lie in a folder."""
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def assert_whole(pred: Path | str, expected: Path, *, recordings: int) -> None:
+    """Check that predictions pass `verify` (no recording twice), in number, and are those of an undisturbed run."""
+    found = verify(pred)
+    assert not found.problems
+    assert found.counts["recordings"] == recordings
+    assert_same_rows(pred, expected)
+
+
+def parts(pred: Path) -> int:
+    """Return how many blocks are committed."""
+    return len(list(pred.glob("recordings/*/part-*.parquet")))
+
+
+def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_S, poll_s: float = 0.005) -> None:
+    """Wait until something is so."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, f"waited {seconds:.0f} s in vain: {what}"
+        time.sleep(poll_s)
+
+
+@dataclass
+class Job:
+    """A command in a process of its own."""
+
+    process: subprocess.Popen[str]
+
+    def end(self, seconds: float = PATIENCE_S) -> tuple[int, str]:
+        """Wait for its end; return its exit code and what it said on both streams."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out + err
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, where it lives still."""
+        self.process.send_signal(number)
+
+
+@contextmanager
+def job(*arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Job]:
+    """Start a command; whatever is left of it at the end is killed."""
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        yield Job(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run_apart(*arguments: str | Path, environment: dict[str, str] | None = None) -> tuple[int, dict[str, Any], str]:
+    """Run a command in a process of its own; return its exit code, its summary, and what it said on both streams."""
+    with job(*arguments, environment=environment) as running:
+        code, said = running.end()
+    lines = [line for line in said.splitlines() if line.startswith('{"')]
+    return code, json.loads(lines[0]) if lines else {}, said
+
+
+@dataclass
+class Cluster:
+    """A scheduler and its workers, each a process of its own; `mend` starts again what was killed."""
+
+    logs: Path
+    workers_wanted: int = 2
+    address: str = ""
+    scheduler: subprocess.Popen[bytes] | None = None
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _started: int = 0
+
+    def mend(self) -> str:
+        """Start what does not live; return the scheduler's address."""
+        if self.scheduler is None or self.scheduler.poll() is not None:
+            for worker in self.workers:
+                _kill(worker)
+            place = self.logs / f"scheduler-{self._started}.json"
+            self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", str(place))
+            wait_for(lambda: place.exists() and place.stat().st_size, "the scheduler's address")
+            self.address = _address(place)
+        self.workers = [worker for worker in self.workers if worker.poll() is None]
+        while len(self.workers) < self.workers_wanted:
+            threads = ("--nthreads", "1", "--no-nanny", "--local-directory", str(self.logs))
+            self.workers.append(self._start("worker", self.address, *threads))
+        return self.address
+
+    def close(self) -> None:
+        """Kill all of them."""
+        for process in filter(None, [*self.workers, self.scheduler]):
+            _kill(process)
+
+    def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+        self._started += 1
+        log = self.logs / f"{kind}-{self._started}.log"
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", kind, *_LOOPBACK, *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+
+def _address(place: Path) -> str:
+    return str(pd.read_json(place, typ="series")["address"])
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
