@@ -54,6 +54,7 @@ _COMMANDS = {
     "train": "Train a model on a feature store and write its bundle.",
     "evaluate": "Judge an architecture on a feature store: train and test it fold by fold.",
     "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
+    "known-audio": "Find hold music and announcements in an archive, for score to leave out.",
     "score": "Label an archive of calls; run it again and it continues.",
     "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
     "erase": "Remove all that predictions hold of a call, and never score it again.",
@@ -64,7 +65,7 @@ _COMMANDS = {
 
 app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)
 for _name, _line in _COMMANDS.items():
-    app.command(f"jobs.{_name}:{_name}", name=_name, help=_line, help_format="markdown")
+    app.command("jobs.{0}:{0}".format(_name.replace("-", "_")), name=_name, help=_line, help_format="markdown")
 
 
 @app.meta.default
