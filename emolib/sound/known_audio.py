@@ -28,9 +28,9 @@ WINDOW = 100
 
 # The share of bits that may differ: in a window, and in each quarter of it, so that it ends where the sound does.
 # Of what was played twice and went through a codec, 3 to 20 % do, and of two pieces of speech at least 37 %. Of the
-# frames so many must hold sound: silence is like any other.
+# frames so many must hold sound in both: silence is like any other.
 _DIFFERENT, _DIFFERENT_QUARTER, _QUARTERS = 0.28, 0.36, 4
-_FEWEST = WINDOW // 2
+_FEWEST = 3 * WINDOW // 4
 # More places that look like one frame are not compared: something that says nothing, such as a hum.
 _MOST_PLACES = 64
 
@@ -132,16 +132,14 @@ class Index:
         frame = np.arange(ends[-1]) + np.repeat(first[:, 0] - (ends - lengths), lengths)
         mine, theirs = bits[frame], self._bits[frame + np.repeat(shift, lengths)]
         errors = _running(np.bitwise_count(mine ^ theirs))
-        heard = _running((mine != 0) & (theirs != 0))
-        matches = np.repeat(ends, lengths) - np.arange(ends[-1]) >= WINDOW  # those that begin a window within a span
-        at = np.flatnonzero(matches)
-        matches = (errors[at + WINDOW] - errors[at] < _DIFFERENT * BITS * WINDOW) & (
-            heard[at + WINDOW] - heard[at] >= _FEWEST
-        )
-        at, quarter = at[matches], WINDOW // _QUARTERS
+        sound, shared = _running((mine | theirs) != 0), _running((mine != 0) & (theirs != 0))
+        # Where a window begins that lies in one span.
+        at = np.flatnonzero(np.repeat(ends, lengths) - np.arange(ends[-1]) >= WINDOW)
+        at = at[shared[at + WINDOW] - shared[at] >= _FEWEST]
+        at = at[_differs(errors, sound, at, at + WINDOW) < _DIFFERENT]
+        quarter = WINDOW // _QUARTERS
         for begin in range(0, WINDOW, quarter):
-            of_quarter = errors[at + begin + quarter] - errors[at + begin]
-            at = at[of_quarter < _DIFFERENT_QUARTER * BITS * quarter]
+            at = at[_differs(errors, sound, at + begin, at + begin + quarter) < _DIFFERENT_QUARTER]
         place = frame[at] + np.repeat(shift, lengths)[at]
         return Matches(frame[at], np.searchsorted(self._starts, place + WINDOW // 2, side="right") - 1)
 
@@ -322,6 +320,14 @@ def _variants(bits: NDArray[np.uint32], weak: NDArray[np.uint32]) -> NDArray[np.
         left = left ^ lowest
         variants = np.concatenate([variants, variants ^ lowest[:, np.newaxis]], axis=1)
     return variants
+
+
+def _differs(
+    errors: NDArray[np.int64], sound: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the share of bits that differ, from one frame to another, of those where either holds sound."""
+    share: NDArray[np.float64] = (errors[last] - errors[first]) / (BITS * np.maximum(1, sound[last] - sound[first]))
+    return share
 
 
 def _running(values: NDArray[np.generic]) -> NDArray[np.int64]:

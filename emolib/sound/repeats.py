@@ -103,21 +103,21 @@ def _common(sketches: Sequence[Sketch], others: int) -> Iterator[NDArray[np.bool
 
 
 def _add(found: list[Stretch], sketch: Sketch, start: int, stop: int) -> None:
-    """Add what is not known yet of a stretch, piece by piece: music that loops is in it several times."""
+    """Add what is not known yet of a stretch. Music that loops is in it several times, and is added once."""
     bits, weak = (part[start:stop] for part in sketch.fingerprints)
-    begins: int | None = None  # of the stretch that was added last
-    while True:
-        unknown = next(iter(_runs(~_index(found).find(bits).covered(len(bits)))), None)
-        if unknown is None:
-            return
-        first, last = unknown
-        end = last if last - first < _PIECE + _LEAST else first + _PIECE
-        if begins is not None and first - (begins + len(found[-1].fingerprints.bits)) < _LEAST:
-            first = begins
-            found.pop()
-        begins = first
-        part = Fingerprints(bits[first:end], weak[first:end])
-        found.append(Stretch(part, 0, sketch.uri, sketch.channel, round((start + first) * FRAME_S, 3)))
+
+    def unknown(after: int) -> NDArray[np.bool_]:
+        return ~_index(found).find(bits).covered(len(bits))[after:]
+
+    end = 0
+    while run := next(_runs(unknown(end)), None):
+        first, last = (end + each for each in run)
+        others, end, begins_anew = len(found), first, False
+        while end < last and not begins_anew:
+            end = last if last - end < _PIECE + _LEAST else end + _PIECE
+            part = Fingerprints(bits[first:end], weak[first:end])
+            found[others:] = [Stretch(part, 0, sketch.uri, sketch.channel, round((start + first) * FRAME_S, 3))]
+            begins_anew = end < last and unknown(end)[:_PIECE].mean() < 0.5
 
 
 def _counted(found: list[Stretch], sketches: Sequence[Sketch], least_recordings: int) -> list[Stretch]:
