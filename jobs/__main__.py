@@ -31,6 +31,7 @@ The way from labelled corpora to a labelled archive of calls:
     emolib extract ravdess/ savee/ --store S.zarr         sound to features
     emolib evaluate S.zarr --task emotion3 --protocol speaker6 --out judged
     emolib train S.zarr --task emotion3 --model model     features to a model
+    emolib known-audio /archive --out known.npz           hold music, to leave out
     emolib score /archive --model model --out labels      calls to Parquet
     emolib verify labels                                  nothing is lost
     emolib report labels --out page                       a page for people

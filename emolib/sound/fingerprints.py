@@ -19,7 +19,7 @@ FRAME_S = 0.03
 BANDS = 33
 BITS = BANDS - 1
 VERSION = 1
-"""Raised whenever the same sound gives other bits: files of known audio are of one version."""
+"""Raised whenever the same sound gives other bits, or something else is known by them: files are of one version."""
 
 _LOWEST, _BINS = 8, 2  # of a spectrum of 30 ms, whose bins lie 33.3 Hz apart: where the bands begin, and how many have
 # A frame's bits compare so many frames from it on with as many before it.

@@ -77,8 +77,8 @@ class SpeechStream:
     """Find the speech of one channel that comes in pieces.
 
     What lies after `known_s` waits: for what follows, which may show that it is a tone or known audio, and to be
-    listened to together with it, which is quicker. Half a minute waits at most, and nothing once the channel has ended.
-    Samples that were pushed must not change.
+    listened to together with it, which is quicker. Some more than half a minute waits at most, and nothing once the
+    channel has ended. Samples that were pushed must not change.
 
     Parameters
     ----------
