@@ -115,11 +115,13 @@ class Index:
         self._keys = keys[order]
         self._places = np.repeat(at, variants.shape[1])[order]
 
-    def find(self, bits: NDArray[np.uint32], *, without: range = range(0)) -> Matches:
+    def find(self, bits: NDArray[np.uint32], *, different: float = _DIFFERENT, without: range = range(0)) -> Matches:
         """Return the windows of a channel's frames ``(frame,)`` that are at known places.
 
         Parameters
         ----------
+        different
+            The share of bits of a window that may differ.
         without
             Numbers of stretches that don't count: those of the channel's own recording.
         """
@@ -136,7 +138,7 @@ class Index:
         # Where a window begins that lies in one span.
         at = np.flatnonzero(np.repeat(ends, lengths) - np.arange(ends[-1]) >= WINDOW)
         at = at[shared[at + WINDOW] - shared[at] >= _FEWEST]
-        at = at[_differs(errors, sound, at, at + WINDOW) < _DIFFERENT]
+        at = at[_differs(errors, sound, at, at + WINDOW) < different]
         quarter = WINDOW // _QUARTERS
         for begin in range(0, WINDOW, quarter):
             at = at[_differs(errors, sound, at + begin, at + begin + quarter) < _DIFFERENT_QUARTER]
