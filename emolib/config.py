@@ -209,6 +209,13 @@ class HeaderlessFormat(Settings):
         return size // (bytes_ * self.channels) * samples
 
 
+class KnownAudioFile(Settings):
+    """A file of known audio (see `emolib.sound.known_audio`): where it lies, and the hash of what it must hold."""
+
+    path: str
+    known_audio_id: str
+
+
 class ScoringConfig(Settings):
     """What changes the rows of a prediction beside the features and the model.
 
@@ -236,6 +243,8 @@ class ScoringConfig(Settings):
         Share of each emotion in the archive, for which the probabilities are corrected (see `emolib.learning.priors`);
         empty: they stay as the model gives them. They are given and never estimated while scoring: what a window gets
         must not depend on what else lies in the archive.
+    known_audio
+        Hold music and announcements, which are no speech; a file that was made before, for the same reason.
     """
 
     hop_s: float | None = Field(default=None, gt=0)
@@ -247,6 +256,7 @@ class ScoringConfig(Settings):
     expose_gender: bool = False
     headerless: dict[str, HeaderlessFormat] = {}
     priors: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    known_audio: KnownAudioFile | None = None
 
     @property
     def scored_roles(self) -> tuple[Role, ...] | None:

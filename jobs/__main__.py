@@ -31,6 +31,7 @@ The way from labelled corpora to a labelled archive of calls:
     emolib extract ravdess/ savee/ --store S.zarr         sound to features
     emolib evaluate S.zarr --task emotion3 --protocol speaker6 --out judged
     emolib train S.zarr --task emotion3 --model model     features to a model
+    emolib known-audio /archive --out known.npz           hold music, to leave out
     emolib score /archive --model model --out labels      calls to Parquet
     emolib verify labels                                  nothing is lost
     emolib report labels --out page                       a page for people
@@ -56,6 +57,7 @@ _COMMANDS = {
     "evaluate": "Judge an architecture, fold by fold, or predictions of calls of which everything is known.",
     "benchmark": "Make calls with known emotions from clips of speakers that a model never heard, to judge it by.",
     "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
+    "known-audio": "Find hold music and announcements in an archive, for score to leave out.",
     "score": "Label an archive of calls; run it again and it continues.",
     "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
     "erase": "Remove all that predictions hold of a call, and never score it again.",
@@ -66,7 +68,7 @@ _COMMANDS = {
 
 app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)
 for _name, _line in _COMMANDS.items():
-    app.command(f"jobs.{_name}:{_name}", name=_name, help=_line, help_format="markdown")
+    app.command("jobs.{0}:{0}".format(_name.replace("-", "_")), name=_name, help=_line, help_format="markdown")
 
 
 @app.meta.default

@@ -24,6 +24,7 @@ from emolib.archive.scoring import load_bundle
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
 from emolib.errors import Code, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
+from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute
 from jobs import spelling
@@ -68,6 +69,8 @@ class Options:
         How frequent each emotion is in the archive, such as negative=0.1,neutral=0.8,positive=0.1: the probabilities
         are corrected for it. `emolib report` estimates it from predictions that were made without. A threshold that
         `train --precision` found holds for uncorrected ones.
+    known_audio
+        Hold music and announcements that get no label: a file that `emolib known-audio` made.
     headerless
         What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
         Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.
@@ -105,6 +108,7 @@ class Options:
     min_speech_s: float = 0.4
     expose_gender: Annotated[bool, Parameter(negative=())] = False
     priors: str | None = None
+    known_audio: str | None = None
     headerless: str | None = None
     pattern: str | None = None
     calls_table: str | None = None
@@ -124,7 +128,7 @@ class Options:
         Raises
         ------
         SettingsError
-            If an option is spelt otherwise or not valid.
+            If an option is spelt otherwise or not valid, or the known audio can't be read.
         """
         channels = spelling.channels(self.channels)
         return parse(
@@ -139,6 +143,7 @@ class Options:
                 "expose_gender": self.expose_gender,
                 "headerless": parse_headerless(self.headerless) if self.headerless else {},
                 "priors": spelling.priors(self.priors),
+                "known_audio": _known_audio(self.known_audio),
             },
         )
 
@@ -266,9 +271,11 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
 
 
 def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
-    """Finish an interrupted run as it was planned, or close it where its model is gone."""
+    """Finish an interrupted run as it was planned, or close it where its model or known audio is gone."""
     try:
         load_bundle(run.config.model, run.config.model_id)
+        if (file := run.config.scoring.known_audio) is not None:
+            load_known_audio(file.path, file.known_audio_id)
     except SettingsError as error:
         say(f"run {run.run_id} is abandoned, its recordings are planned anew: {error}")
         run.close({"reason": str(error)}, abandoned=True)
@@ -359,6 +366,13 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
     return Result(summary, within_budget(failed, counts["recordings"], failure_budget))
+
+
+def _known_audio(path: str | None) -> dict[str, str] | None:
+    """Name the file, and what it holds."""
+    if path is None:
+        return None
+    return {"path": absolute(path), "known_audio_id": KnownAudio.load(path).known_audio_id}
 
 
 def _block_s(total_s: float) -> float:

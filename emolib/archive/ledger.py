@@ -90,8 +90,10 @@ class RunConfig(Settings):
 
 def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
     """Return all settings that change the numbers of a row, in a form that does not depend on how they were said."""
-    roles, labels = config.scored_roles, labels_of(bundle, config)
-    return {
+    roles, labels, known_audio = config.scored_roles, labels_of(bundle, config), config.known_audio
+    # Only where there is some: rows from before there was known audio may stand beside those without.
+    known = {} if known_audio is None else {"known_audio": known_audio.known_audio_id}
+    return known | {
         "model_id": bundle.model_id,
         "labels": bundle.scheme.name,
         "classes": list(labels.classes),

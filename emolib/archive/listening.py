@@ -20,6 +20,7 @@ from emolib.config import Role, ScoringConfig
 from emolib.errors import Code
 from emolib.features.windows import Windows, WindowStream
 from emolib.learning.bundle import ModelBundle
+from emolib.sound.known_audio import KnownAudio
 from emolib.sound.speech import FRAME_S, ChannelSpeech, SpeechStream
 
 # The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
@@ -110,6 +111,8 @@ class Channel:
         Who speaks on it, None where nothing says it.
     pool
         Where its windows wait for the model.
+    known_audio
+        What is no speech wherever it is heard; None: nothing is known.
 
     Raises
     ------
@@ -117,7 +120,15 @@ class Channel:
         If the settings do not fit the model.
     """
 
-    def __init__(self, role: Role | None, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool) -> None:
+    def __init__(
+        self,
+        role: Role | None,
+        *,
+        bundle: ModelBundle,
+        config: ScoringConfig,
+        pool: WindowPool,
+        known_audio: KnownAudio | None = None,
+    ) -> None:
         self._role = role
         self._labels = labels_of(bundle, config)
         self._config, self._pool = config, pool
@@ -126,7 +137,8 @@ class Channel:
         if is_scored(role, config):
             self._windows = WindowStream(features=bundle.profile.features, windows=window_config(bundle, config))
         self._rate = bundle.profile.features.sampling_rate
-        self._speech = SpeechStream(self._rate, min_level_dbfs=config.min_level_dbfs)
+        self._speech = SpeechStream(self._rate, min_level_dbfs=config.min_level_dbfs, known_audio=known_audio)
+        self._asks_for_known_audio = known_audio is not None
         self._heard: ChannelSpeech
         # Sound that waits until it is known when somebody speaks in it, and where each piece ends.
         self._late: deque[tuple[float, NDArray[np.float32]]] = deque()
@@ -192,6 +204,7 @@ class Channel:
             "windows_abstained": 0,
             "speech_s": heard.speech_s,
             "tone_s": heard.tone_s,
+            "known_audio_s": heard.known_audio_s if self._asks_for_known_audio else None,
             "level_dbfs": heard.level_dbfs,
             "snr_db": heard.snr_db,
             "bandwidth_hz": heard.bandwidth_hz,
@@ -208,9 +221,10 @@ class Channel:
             return ChannelResult(Code.TOO_SHORT, message, heard.speech, columns)
         if not self._spoken:
             least = f"{self._config.min_speech_s:g} s of speech"
-            message = (
-                f"{heard.speech_s:.1f} s of speech and {heard.tone_s:.1f} s of tones found, but no window with {least}"
-            )
+            found = [f"{heard.speech_s:.1f} s of speech", f"{heard.tone_s:.1f} s of tones"]
+            if self._asks_for_known_audio:
+                found.append(f"{heard.known_audio_s:.1f} s of known audio")
+            message = f"{', '.join(found[:-1])} and {found[-1]} found, but no window with {least}"
             return ChannelResult(Code.NO_SPEECH, message, heard.speech, columns)
         start_s, end_s, valid_frames = (np.concatenate(parts) for parts in zip(*self._spoken, strict=True))
         windows = judge(

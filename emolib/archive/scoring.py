@@ -34,6 +34,7 @@ from emolib.config import ScoringConfig
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
+from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import version_of
 from emolib.storage import AnyPath, resolve
 
@@ -171,9 +172,10 @@ def score_recordings(
     Raises
     ------
     SettingsError
-        If the settings do not fit the model.
+        If the settings do not fit the model, or the known audio is gone or another.
     """
-    pool = WindowPool(bundle, batch=batch)
+    pool, file = WindowPool(bundle, batch=batch), config.known_audio
+    known_audio = None if file is None else load_known_audio(file.path, file.known_audio_id)
     heard = []
     for each in planned:
         if verdicts and (verdict := verdicts.get(each.recording_id)):
@@ -184,7 +186,7 @@ def score_recordings(
             continue
         if begins is not None:
             begins(each)
-        heard.append(_listen(root, each, bundle=bundle, config=config, pool=pool))
+        heard.append(_listen(root, each, bundle=bundle, config=config, pool=pool, known_audio=known_audio))
     if begins is not None:
         begins(None)
     pool.flush()
@@ -204,23 +206,27 @@ class _Heard:
     channels: Sequence[Channel] = ()
 
 
-def _listen(
-    root: AnyPath, planned: PlannedRecording, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool
-) -> _Heard:
+def _listen(root: AnyPath, planned: PlannedRecording, **settings: Any) -> _Heard:
     try:
-        return _RETRYING(_hear, _place(root, planned), planned, bundle=bundle, config=config, pool=pool)
+        return _RETRYING(_hear, _place(root, planned), planned, **settings)
     except AudioError as error:
         return _Heard(planned, error.code, error.message)
 
 
 def _hear(
-    place: UPath, planned: PlannedRecording, *, bundle: ModelBundle, config: ScoringConfig, pool: WindowPool
+    place: UPath,
+    planned: PlannedRecording,
+    *,
+    bundle: ModelBundle,
+    config: ScoringConfig,
+    pool: WindowPool,
+    known_audio: KnownAudio | None,
 ) -> _Heard:
     _check_version(place, planned)
     rate = bundle.profile.features.sampling_rate
     with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
         roles = channel_roles(sound.info.channels, config, planned.direction)
-        channels = [Channel(role, bundle=bundle, config=config, pool=pool) for role in roles]
+        channels = [Channel(role, bundle=bundle, config=config, pool=pool, known_audio=known_audio) for role in roles]
         twins = Twins(len(channels))
         leaks = Leaks(len(channels), sampling_rate=rate, min_level_dbfs=config.min_level_dbfs)
         for block in sound:

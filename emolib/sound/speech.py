@@ -2,7 +2,7 @@
 
 Speech activity is WebRTC's (a mixture of Gaussians over six bands, adapting to the noise of the channel), in frames of
 30 ms. What it takes for speech in a tone of the telephone network, and right after one, is none: see
-`emolib.sound.tones`.
+`emolib.sound.tones`. Nor is known audio, where it is asked for: see `emolib.sound.known_audio`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import webrtcvad
 from numpy.typing import NDArray
 
 from emolib.errors import SettingsError
+from emolib.sound.fingerprints import BANDS, FRAME_S as FRAME_S, band_energies
+from emolib.sound.known_audio import KnownAudio, KnownAudioStream
 from emolib.sound.tones import AHEAD, PAST, find_peaks, find_tones, power_spectra
 
-FRAME_S = 0.03
 VERSION = 2
 """Raised whenever something else is found in the same sound: rows of two versions don't stand in one table."""
 
@@ -37,9 +38,9 @@ class ChannelSpeech:
 
     Attributes
     ----------
-    speech, tone
-        Bool ``(frame,)``, frames of `FRAME_S` from the beginning on; no frame is both. A rest shorter than a frame is
-        left out.
+    speech, tone, known_audio
+        Bool ``(frame,)``, frames of `FRAME_S` from the beginning on; no frame is two of them. A rest shorter than a
+        frame is left out.
     level_dbfs
         RMS level of the speech; None where there is next to none.
     snr_db
@@ -51,6 +52,7 @@ class ChannelSpeech:
 
     speech: NDArray[np.bool_]
     tone: NDArray[np.bool_]
+    known_audio: NDArray[np.bool_]
     level_dbfs: float | None
     snr_db: float | None
     bandwidth_hz: float | None
@@ -65,13 +67,18 @@ class ChannelSpeech:
         """Seconds of tones."""
         return int(self.tone.sum()) * FRAME_S
 
+    @property
+    def known_audio_s(self) -> float:
+        """Seconds of known audio."""
+        return int(self.known_audio.sum()) * FRAME_S
+
 
 class SpeechStream:
     """Find the speech of one channel that comes in pieces.
 
-    What lies after `known_s` waits: for what follows, which may show that it is a tone, and to be listened to together
-    with it, which is quicker. Half a minute waits at most, and nothing once the channel has ended. Samples that were
-    pushed must not change.
+    What lies after `known_s` waits: for what follows, which may show that it is a tone or known audio, and to be
+    listened to together with it, which is quicker. Some more than half a minute waits at most, and nothing once the
+    channel has ended. Samples that were pushed must not change.
 
     Parameters
     ----------
@@ -79,6 +86,8 @@ class SpeechStream:
         In Hz.
     min_level_dbfs
         A frame whose RMS level lies below is silence.
+    known_audio
+        What is no speech wherever it is heard.
 
     Raises
     ------
@@ -93,7 +102,7 @@ class SpeechStream:
     (None, 0.0)
     """
 
-    def __init__(self, sampling_rate: int, *, min_level_dbfs: float) -> None:
+    def __init__(self, sampling_rate: int, *, min_level_dbfs: float, known_audio: KnownAudio | None = None) -> None:
         self._rate = sampling_rate
         self._frame = round(sampling_rate * FRAME_S)
         if abs(self._frame - sampling_rate * FRAME_S) > 1e-6:
@@ -109,7 +118,10 @@ class SpeechStream:
         # (silence before the first one), what up to `AHEAD` are is not.
         self._last = _silence(PAST)
         self._powers: list[NDArray[np.float64]] = []
-        self._speech, self._tone = bytearray(), bytearray()  # a byte per frame
+        # A byte per frame. Of those from `_settled` on it is not known yet whether they are known audio.
+        self._speech, self._tone, self._known_audio = bytearray(), bytearray(), bytearray()
+        self._settled = 0
+        self._matching = None if known_audio is None else KnownAudioStream(known_audio)
         self._spectrum = np.zeros((1, self._frame // 2 + 1), np.float32)
 
     def push(self, samples: NDArray[np.float32]) -> None:
@@ -121,7 +133,7 @@ class SpeechStream:
     @property
     def known_s(self) -> float:
         """Seconds from the beginning of the channel of which it is known what they hold."""
-        return len(self._speech) * FRAME_S
+        return self._settled * FRAME_S
 
     def speech_s(self, start_s: float, end_s: float) -> float:
         """Return the seconds of speech between two moments that are known already, in whole frames."""
@@ -131,19 +143,22 @@ class SpeechStream:
     def finish(self) -> ChannelSpeech:
         """Return what was found from the beginning to here, where the channel ends."""
         self._listen()
+        if self._matching is not None:
+            self._known_audio += self._matching.finish().tobytes()
         self._conclude(_silence(AHEAD))
         self._last = self._last[:, :PAST]
         power = np.concatenate([np.zeros(0), *self._powers])
-        speech, tone = (np.frombuffer(bytes(flags), bool) for flags in (self._speech, self._tone))
+        flags = (self._speech, self._tone, self._known_audio)
+        speech, tone, known_audio = (np.frombuffer(bytes(each), bool) for each in flags)
         level_dbfs = snr_db = bandwidth_hz = None
         if speech.sum() >= _FEWEST_FRAMES:
             loud = float(power[speech].mean())
             level_dbfs, bandwidth_hz = 10 * float(np.log10(loud)), self._bandwidth_hz()
-            quiet = power[~speech & ~tone & (power > _NOTHING)]
+            quiet = power[~speech & ~tone & ~known_audio & (power > _NOTHING)]
             if len(quiet) >= _FEWEST_FRAMES:
                 noise = float(np.median(quiet))
                 snr_db = 10 * float(np.log10(max(loud - noise, 1e-3 * noise) / noise))
-        return ChannelSpeech(speech, tone, level_dbfs, snr_db, bandwidth_hz)
+        return ChannelSpeech(speech, tone, known_audio, level_dbfs, snr_db, bandwidth_hz)
 
     def _listen(self) -> None:
         samples = np.concatenate([np.zeros(0, np.float32), *self._waiting])
@@ -153,6 +168,7 @@ class SpeechStream:
         heard = _silence(count)
         heard[0] = np.einsum("ij,ij->i", frames, frames) / np.float32(self._frame)
         loud = heard[0] >= self._least_power
+        energies = np.zeros((count, BANDS), np.float32)
         if loud.any():
             frames = frames[loud]
             heard[1, loud] = active = np.array(self._is_active(frames))
@@ -161,6 +177,9 @@ class SpeechStream:
             # Row by row, as numpy adds along the first axis: the same sum however the sound is cut.
             rich = spectra[active & np.isnan(peaks[1])]
             self._spectrum = np.concatenate([self._spectrum, rich]).sum(axis=0, keepdims=True)
+            energies[loud] = band_energies(spectra)
+        if self._matching is not None:
+            self._known_audio += self._matching.push(energies).tobytes()
         self._conclude(heard)
 
     def _is_active(self, frames: NDArray[np.float32]) -> list[bool]:
@@ -183,6 +202,21 @@ class SpeechStream:
         self._powers.append(power[known].copy())
         self._speech += speech[known].tobytes()
         self._tone += tone[known].tobytes()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take known audio out of the speech, as far as both are known."""
+        if self._matching is None:
+            self._settled = len(self._speech)
+            self._known_audio = bytearray(self._settled)
+            return
+        now = slice(self._settled, min(len(self._speech), len(self._known_audio)))
+        speech, tone, known_audio = (
+            np.frombuffer(bytes(each[now]), bool) for each in (self._speech, self._tone, self._known_audio)
+        )
+        self._speech[now] = (speech & ~known_audio).tobytes()
+        self._known_audio[now] = (known_audio & ~tone).tobytes()
+        self._settled = now.stop
 
     def _bandwidth_hz(self) -> float | None:
         if not self._spectrum.any():

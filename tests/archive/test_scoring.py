@@ -11,14 +11,18 @@ import pytest
 import soundfile
 
 from emolib.archive import read, scoring
+from emolib.archive.ledger import scoring_fingerprint
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.scoring import RecordingRows, score_recordings
-from emolib.config import ScoringConfig
+from emolib.config import KnownAudioFile, ScoringConfig
 from emolib.errors import SettingsError
 from emolib.features.windows import windowed_features
+from emolib.sound.fingerprints import ChannelFingerprints
+from emolib.sound.known_audio import KnownAudio, Stretch
 from emolib.sound.manifest import recording_id, version_of
 from emolib.storage import resolve
 from tests.archive.conftest import RATE, voice, write_call
+from tests.sound.hold_music import hold_music
 
 
 @pytest.fixture
@@ -98,6 +102,26 @@ def test_tones_and_twins_and_dead_channels(archive: Path, score: Any) -> None:
     assert [channel["flags"] for channel in score("2024-05-04/twins.wav").channels] == [["dual_mono"], ["dual_mono"]]
     assert _codes(score("2024-05-04/twins.wav", channels=STEREO)) == ("policy", ["policy", "policy"])
     assert [channel["flags"] for channel in score("2024-05-04/dead.wav").channels] == [["dead_channel"], []]
+
+
+def test_known_audio_is_no_speech(archive: Path, score: Any, bundle: Any, tmp_path: Path) -> None:
+    stream, music = ChannelFingerprints(RATE, min_level_dbfs=-60.0), hold_music(1, duration_s=12)
+    stream.push(music)
+    known = KnownAudio((Stretch(stream.finish(), 5, "a.wav", 0, 0.0),))
+    known.save(tmp_path / "known.npz")
+    file = {"path": str(tmp_path / "known.npz"), "known_audio_id": known.known_audio_id}
+    write_call(archive / "2024-05-04/waits.wav", 0.5 * music, voice(12, seed=3))
+    plain, rows = score("2024-05-04/waits.wav"), score("2024-05-04/waits.wav", known_audio=file)
+    assert [channel["known_audio_s"] for channel in plain.channels] == [None, None]
+    assert _codes(rows) == ("ok", ["no_speech", "ok"])
+    assert rows.channels[0]["known_audio_s"] > 10
+    assert rows.channels[1]["known_audio_s"] == 0
+    assert rows.channels[1] | {"known_audio_s": None} == plain.channels[1]
+    with pytest.raises(SettingsError, match="put that file back"):
+        score("2024-05-04/waits.wav", known_audio=file | {"known_audio_id": "another"})
+    moved = [ScoringConfig(known_audio=KnownAudioFile(**file | {"path": path})) for path in ("a.npz", "b.npz")]
+    fingerprints = [scoring_fingerprint(bundle, config) for config in (*moved, ScoringConfig())]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_the_shortest_recording_is_scored_if_it_is_speech(archive: Path, score: Any) -> None:

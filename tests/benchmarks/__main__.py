@@ -31,7 +31,7 @@ from tests.benchmarks.rows import Row, print_rows
 from tests.benchmarks.timing import ONE_THREAD, QUICK
 from tests.benchmarks.world import FOLDER, ROOT
 
-BENCHMARKS = ("mfcc", "extraction", "scoring", "streaming", "store", "memory", "startup", "activity")
+BENCHMARKS = ("mfcc", "extraction", "scoring", "streaming", "store", "memory", "startup", "activity", "known_audio")
 _PACKAGES = (
     "emolib", "numpy", "scipy", "librosa", "numba", "soxr", "soundfile", "dask", "distributed", "zarr", "pyarrow",
     "pandas", "onnxruntime", "keras", "tensorflow-cpu", "tensorflow", "python-speech-features", "kaldi-native-fbank",

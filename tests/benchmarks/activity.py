@@ -21,6 +21,7 @@ import soundfile
 import webrtcvad
 from numpy.typing import NDArray
 
+from emolib.archive.ledger import known
 from emolib.archive.plan import PlannedRecording, listing_table, plan
 from emolib.archive.scoring import score_recordings
 from emolib.config import TELEPHONE, ScoringConfig
@@ -32,41 +33,41 @@ from tests.benchmarks import world
 from tests.benchmarks.rows import Figure, Row, Target, at_most
 from tests.benchmarks.timing import in_turn, is_quick
 
-_RATE, _BLOCK, _FRAME = world.CALL_RATE, 2**16, 240
-_SILENCE_DBFS = -60.0
+RATE, BLOCK, _FRAME = world.CALL_RATE, 2**16, 240
+SILENCE_DBFS = -60.0
 
 
 def measure() -> list[Row]:
     bundle, rounds = ModelBundle.load(world.model()), 2 if is_quick() else 9
-    return [row for name, signal in _signals().items() for row in _rows(name, signal, bundle, rounds)]
+    return [row for name, signal in signals().items() for row in _rows(name, signal, bundle, rounds)]
 
 
-def _signals() -> dict[str, NDArray[np.float32]]:
+def signals() -> dict[str, NDArray[np.float32]]:
     seconds = 60.0 if is_quick() else 600.0
     (path,) = world.calls("activity-call", count=1, seconds=seconds).rglob("*.wav")
     call = np.ascontiguousarray(soundfile.read(path, dtype="float32")[0][:, 0])
     noise = 10 ** (-50 / 20) * np.random.default_rng(0).standard_normal(len(call))
-    voices = world.speech(seconds, sampling_rate=_RATE)
+    voices = world.speech(seconds, sampling_rate=RATE)
     return {"a call": call, "voices without a pause": voices, "a noisy call": call + noise.astype(np.float32)}
 
 
 def _rows(name: str, signal: NDArray[np.float32], bundle: ModelBundle, rounds: int) -> list[Row]:
     root = world.folder(f"activity {name}")
     root.mkdir()
-    soundfile.write(root / "a.wav", np.stack([signal, signal], axis=1), _RATE, subtype="ULAW")
+    soundfile.write(root / "a.wav", np.stack([signal, signal], axis=1), RATE, subtype="ULAW")
     signal = soundfile.read(root / "a.wav", dtype="float32")[0][:, 0].copy()
-    blocks = [signal[start : start + _BLOCK] for start in range(0, len(signal), _BLOCK)]
+    blocks = [signal[start : start + BLOCK] for start in range(0, len(signal), BLOCK)]
     seconds = in_turn(
         {
-            "emolib": _of_processor(lambda: _listen(blocks)),
-            "scoring": _of_processor(_scoring(root, bundle)),
-            "MFCCs": _of_processor(lambda: _cepstra(blocks)),
-            "WebRTC's detector": _of_processor(_detector(signal)),
+            "emolib": of_processor(lambda: _listen(blocks)),
+            "scoring": of_processor(scoring(root, bundle)),
+            "MFCCs": of_processor(lambda: _cepstra(blocks)),
+            "WebRTC's detector": of_processor(_detector(signal)),
         },
         rounds=rounds,
     )
     seconds["scoring"] = [each / 2 for each in seconds["scoring"]]
-    what, minutes = f"when somebody speaks in {name}: time over that of", len(signal) / _RATE / 60
+    what, minutes = f"when somebody speaks in {name}: time over that of", len(signal) / RATE / 60
     return [
         _row(f"{what} {peer}", seconds["emolib"], peer, seconds[peer], minutes, target)
         for peer, target in (("scoring", at_most(0.1)), ("MFCCs", None), ("WebRTC's detector", None))
@@ -79,7 +80,7 @@ def _row(what: str, ours: list[float], peer: str, theirs: list[float], minutes: 
     return Row(what=what, emolib=mine, peer=peer, theirs=other, ratio=ratio, target=target)
 
 
-def _of_processor(call: Callable[[], object]) -> Callable[[], float]:
+def of_processor(call: Callable[[], object]) -> Callable[[], float]:
     def way() -> float:
         began = time.process_time()
         call()
@@ -89,7 +90,7 @@ def _of_processor(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def _listen(blocks: list[NDArray[np.float32]]) -> None:
-    stream = SpeechStream(_RATE, min_level_dbfs=_SILENCE_DBFS)
+    stream = SpeechStream(RATE, min_level_dbfs=SILENCE_DBFS)
     for block in blocks:
         stream.push(block)
     stream.finish()
@@ -101,21 +102,23 @@ def _cepstra(blocks: list[NDArray[np.float32]]) -> None:
         stream.push(block)
 
 
-def _scoring(root: Path, bundle: ModelBundle) -> Callable[[], object]:
+def scoring(root: Path, bundle: ModelBundle) -> Callable[[], object]:
     listing = listing_table(list_recordings(root))
-    planned = [PlannedRecording(**row) for row in plan(listing, listing[:0], block_s=1e9).to_dict("records")]
+    planned = [
+        PlannedRecording(**row) for row in plan(listing, known(world.folder("nothing")), block_s=1e9).to_dict("records")
+    ]
     return lambda: score_recordings(root, planned, bundle=bundle, config=ScoringConfig())
 
 
 def _detector(signal: NDArray[np.float32]) -> Callable[[], object]:
     frames = signal[: len(signal) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    loud = frames[np.square(frames, dtype=np.float64).mean(axis=1) >= 10 ** (_SILENCE_DBFS / 10)]
+    loud = frames[np.square(frames, dtype=np.float64).mean(axis=1) >= 10 ** (SILENCE_DBFS / 10)]
     data = (loud * 32_768).clip(-32_768, 32_767).astype(np.int16).tobytes()
     size = 2 * _FRAME
 
     def ask() -> None:
         detector = webrtcvad.Vad(2)
         for start in range(0, len(data), size):
-            detector.is_speech(data[start : start + size], _RATE)
+            detector.is_speech(data[start : start + size], RATE)
 
     return ask

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from emolib.archive.ledger import Run, run_config
+from emolib.archive.ledger import Run, known, run_config
 from emolib.archive.plan import listing_table, plan
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
@@ -134,7 +134,9 @@ def planned_run(archive: Path, *, predictions: str) -> Run:
     scoring = ScoringConfig(min_speech_s=0.0)  # every window, whatever its sound
     config = run_config(bundle, model=model(), archive=archive, scoring=scoring, block_s=1e6)
     listing = listing_table(list_recordings(archive))
-    return Run.create(folder(predictions), config=config, plan=plan(listing, listing.iloc[:0], block_s=config.block_s))
+    return Run.create(
+        folder(predictions), config=config, plan=plan(listing, known(folder(predictions)), block_s=config.block_s)
+    )
 
 
 @contextmanager
