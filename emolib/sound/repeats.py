@@ -29,8 +29,8 @@ _FIRST_ROUND = round(7200 / FRAME_S)  # frames
 _EVERY = 4  # of the frames of a round can be looked up: there are many, and neighbours are much alike
 _PIECE = round(5.0 / FRAME_S)
 # So many bits of a window may differ, fewer than where known audio is looked for: who says the same words again and
-# again in the same way may be as like as music through two codecs. Of 900 clips of one voice that says "say the word", 24
-# stretches were in two of nine recordings at 0.28, and one at 0.2.
+# again in the same way may be as like as music through two codecs. Of 900 clips of one voice that says "say the word",
+# 24 stretches were in two of nine recordings at 0.28, and one at 0.2.
 _DIFFERENT = 0.2
 
 
