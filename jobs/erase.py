@@ -9,13 +9,16 @@ from cyclopts import Parameter
 from emolib.archive.forgetting import bury, forget, recordings_of
 from emolib.archive.lock import Lock
 from emolib.archive.predictions import require_predictions
+from emolib.archive.pseudonyms import Pseudonyms
 from emolib.archive.verification import verify
 from emolib.errors import SettingsError
 from emolib.storage import absolute
 from jobs.console import EXIT_DONE, EXIT_VERIFY, Result, say
 
 
-def erase(pred: str, *, call_id: Annotated[tuple[str, ...], Parameter(negative=())]) -> Result:
+def erase(
+    pred: str, *, call_id: Annotated[tuple[str, ...], Parameter(negative=())], pseudonyms: str | None = None
+) -> Result:
     """Remove all that predictions hold of some calls, and never score them again.
 
     Their rows go from every table, plan and verdict, and a keyed hash of each recording stays, so that no later run
@@ -27,11 +30,14 @@ def erase(pred: str, *, call_id: Annotated[tuple[str, ...], Parameter(negative=(
         Folder or URL of the predictions.
     call_id
         A call, as the column call_id has it; may be given several times.
+    pseudonyms
+        The file with the key, where the tables hold pseudonyms and the calls are named by what they are really called.
     """
     pred = absolute(pred)
     require_predictions(pred)
+    given = None if pseudonyms is None else Pseudonyms.load(pseudonyms)
     with Lock(pred):
-        of_call = {name: recordings_of(pred, name) for name in call_id}
+        of_call = {name: recordings_of(pred, name if given is None else given.of(name)) for name in call_id}
         unknown = [name for name, recordings in of_call.items() if not recordings]
         if len(unknown) == len(of_call):
             raise SettingsError(

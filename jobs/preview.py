@@ -53,7 +53,7 @@ def show_plan(task: Task, *, job: str) -> Result:
             "scored_again": int(planned["replaces"].sum()),
             "scored_before": len(task.listing) - waiting,
             "left_for_later": waiting - len(planned),
-            **task.sources.gaps(planned["uri"].tolist()),
+            **task.sources.gaps(_paths(planned).tolist()),
             "against_policy": policy,
             "blocks": int(planned["block"].nunique()),
             "estimated_hours": round(float(hours), 3),
@@ -70,7 +70,7 @@ def _against_policy(task: Task, planned: pd.DataFrame) -> dict[str, int]:
         return {}
     chosen = planned.iloc[:: -(-len(planned) // _LOOKED_AT)]
     looked_at = 0
-    for uri, direction in zip(chosen["uri"], chosen["direction"], strict=True):
+    for uri, direction in zip(_paths(chosen), chosen["direction"], strict=True):
         try:
             channels = audio.probe(resolve(task.config.archive) / uri, headerless=scoring.headerless).channels
         except (AudioError, ValueError):  # it will fail, whatever its roles
@@ -79,3 +79,7 @@ def _against_policy(task: Task, planned: pd.DataFrame) -> dict[str, int]:
         if roles := against_policy(channels, scoring, direction):
             policy[roles] += 1
     return {"looked_at": looked_at, **dict(sorted(policy.items()))}
+
+
+def _paths(planned: pd.DataFrame) -> pd.Series:
+    return planned["path"].where(planned["path"].notna(), planned["uri"])

@@ -19,6 +19,7 @@ from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import Lock
 from emolib.archive.metadata import Sources, calls_table, pattern_of
 from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as plan_recordings
+from emolib.archive.pseudonyms import Pseudonyms
 from emolib.archive.rewriting import make_room
 from emolib.archive.scoring import load_bundle
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
@@ -84,6 +85,8 @@ class Options:
         file without suffix. Recordings of which neither knows anything are planned as without them.
     find_duplicates
         Read every new file before anything is scored, and do not score those that have the same bytes as another one.
+    pseudonyms
+        A file with a secret key: the tables hold keyed hashes in place of paths, call_id and agent, and no `extra`.
     block_s
         Seconds of audio of one task; chosen by the size of the archive if not given.
     batch
@@ -113,6 +116,7 @@ class Options:
     pattern: str | None = None
     calls_table: str | None = None
     find_duplicates: Annotated[bool, Parameter(negative=())] = False
+    pseudonyms: str | None = None
     block_s: float | None = None
     batch: int = 64
     recording_s: float = 300.0
@@ -178,6 +182,7 @@ class Task:
     choice: Choice
     sources: Sources
     find_duplicates: bool
+    pseudonyms: Pseudonyms | None
 
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
@@ -191,7 +196,7 @@ class Task:
     def plan(self) -> pd.DataFrame:
         """Return the plan of a run that would begin now."""
         known, rates = ledger.known(self.out), ledger.byte_rates(self.out)
-        return plan_recordings(
+        planned = plan_recordings(
             self.listed(),
             known,
             block_s=self.config.block_s,
@@ -200,6 +205,7 @@ class Task:
             choice=self.choice,
             sources=self.sources,
         )
+        return planned if self.pseudonyms is None else self.pseudonyms.planned(planned)
 
 
 def prepare(archive: str, out: str, options: Options, choice: Choice | None = None) -> Task:
@@ -222,7 +228,8 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     listing = listing_table(recordings)
     if listing.empty:
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    listing = without_buried(out, listing)
+    pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
+    listing = without_buried(out, listing if pseudonyms is None else pseudonyms.listed(listing))
     choice = replace(choice or Choice(), retry=spelling.codes(options.retry))
     rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out), choice.retry)
     total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(waiting["uri"], waiting["size"], strict=True))
@@ -236,10 +243,11 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
         pattern=options.pattern,
         calls_table=None if options.calls_table is None else absolute(options.calls_table),
+        pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
     )
     ledger.check_out(out, config)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
-    return Task(out, listing, config, where, choice, sources, options.find_duplicates)
+    return Task(out, listing, config, where, choice, sources, options.find_duplicates, pseudonyms)
 
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:

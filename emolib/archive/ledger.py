@@ -68,6 +68,8 @@ class RunConfig(Settings):
         Of what a recording may cost.
     pattern, calls_table
         Where the metadata of its plan came from; it stands there, so that neither is asked again.
+    pseudonyms
+        Tells with which key pseudonyms were given; None: there are none.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -86,6 +88,7 @@ class RunConfig(Settings):
     limits: Limits = Limits()
     pattern: str | None = None
     calls_table: str | None = None
+    pseudonyms: str | None = None
 
 
 def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
@@ -140,6 +143,7 @@ def run_config(
     limits: Limits | None = None,
     pattern: str | None = None,
     calls_table: str | None = None,
+    pseudonyms: str | None = None,
 ) -> RunConfig:
     """Return the settings of a run that scores an archive with a model.
 
@@ -176,6 +180,7 @@ def run_config(
         limits=limits or Limits(),
         pattern=pattern,
         calls_table=calls_table,
+        pseudonyms=pseudonyms,
     )
 
 
@@ -206,6 +211,12 @@ def check_out(pred: AnyPath, config: RunConfig) -> None:
             raise SettingsError(
                 f"{pred} holds predictions of the archive {run.config.archive}, found {config.archive}; give another "
                 "--out, or let a link lead from the old place to the archive where it moved"
+            )
+        if run.config.pseudonyms != config.pseudonyms:  # every recording would be another one
+            key = {True: "no pseudonyms", False: "pseudonyms of another key"}
+            raise SettingsError(
+                f"{pred} has {key[run.config.pseudonyms is None]}, found {key[config.pseudonyms is None]}; give the "
+                "--pseudonyms that it was begun with, or another --out"
             )
         if differs := differences(dict(run.config.scoring_settings), dict(config.scoring_settings)):
             raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out")
@@ -389,6 +400,7 @@ class Run:
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.sweep()
         refresh_calls(self.pred, set(self.plan()["date"]))
+        self._hide_paths()
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         write_json(self.folder / "summary.json", {**summary, **facts})
 
@@ -415,11 +427,24 @@ class Run:
         left = {"recordings": len(plan) - len(gone), "estimated_s": float(plan.loc[~chosen, "estimated_s"].sum())}
         write_json(self.folder / "plan.json", facts | left)
         for part in facts["parts"]:  # last: they say what is to go
-            place = self.folder / "plan" / part["name"]
-            rows = ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
+            rows = self._part_of_plan(part["name"])
             others = rows.filter(pc.invert(pc.is_in(rows["recording_id"], pa.array(sorted(gone), pa.string()))))
             if len(others) < len(rows):
                 self._write_plan(part["name"], others)
+
+    def _hide_paths(self) -> None:
+        """Remove the paths that pseudonyms stand for from the plan."""
+        for part in read_json(self.folder / "plan.json")["parts"]:
+            rows = self._part_of_plan(part["name"])
+            if rows["path"].null_count < len(rows):
+                at = PLAN_SCHEMA.get_field_index("path")
+                self._write_plan(
+                    part["name"], rows.set_column(at, PLAN_SCHEMA.field(at), pa.nulls(len(rows), pa.string()))
+                )
+
+    def _part_of_plan(self, name: str) -> pa.Table:
+        place = self.folder / "plan" / name
+        return ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
 
     def _write_plan(self, name: str, rows: pa.Table) -> None:
         sink = pa.BufferOutputStream()

@@ -43,6 +43,7 @@ PLAN_SCHEMA = pa.schema(
         ("extra", pa.map_(pa.string(), pa.string())),
         ("content_hash", pa.string()),
         ("duplicate_of", pa.string()),
+        ("path", pa.string()),
     ]
 )
 
@@ -73,6 +74,8 @@ class PlannedRecording:
     content_hash, duplicate_of
         Of its bytes, and the recording_id of another one that has the same; None where nobody looked (see
         `emolib.archive.duplicates`).
+    path
+        Where it lies in the archive, if ``uri`` is a pseudonym and the run is open (see `emolib.archive.pseudonyms`).
     """
 
     block: int
@@ -93,6 +96,7 @@ class PlannedRecording:
     extra: Sequence[tuple[str, str]] | None = None
     content_hash: str | None = None
     duplicate_of: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,7 @@ def plan(
             for name in ("call_id", "date", "date_source", "direction", "agent", "queue", "site", "extra")
         },
         estimated_s=[estimate_s(*row, byte_rates) for row in zip(new["uri"], new["size"], strict=True)],
-        **dict.fromkeys(("content_hash", "duplicate_of")),
+        **dict.fromkeys(("content_hash", "duplicate_of", "path")),
     )
     rows = choice.take(rows).sort_values(["date", "uri"], ignore_index=True)
     rows["block"] = _blocks(rows, block_s, max_recordings)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -268,7 +269,7 @@ _RETRYING = Retrying(
 
 def _place(root: AnyPath, planned: PlannedRecording) -> UPath:
     try:
-        return resolve(root) / planned.uri
+        return resolve(root) / (planned.path or planned.uri)
     except ValueError as error:  # a name with "::" in it, which means a chain of file systems to fsspec
         raise AudioError(
             Code.UNREADABLE, f"a name that is part of a URL found, expected a file name: {error}"
@@ -304,7 +305,7 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "attempts": planned.attempts,
     }
     if heard.info is None or heard.decoded_s is None:
-        row |= _ending(heard.code) | {"message": _one_line(heard.message)}
+        row |= _ending(heard.code) | {"message": _said(planned, heard.message)}
         return RecordingRows(row, [], _no_windows(labels))
     channels: list[dict[str, Any]] = []
     windows: list[pa.Table] = []
@@ -325,7 +326,7 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "sampling_rate": heard.info.sampling_rate,
         "channels": heard.info.channels,
         "duration_s": heard.info.duration_s,
-        "message": _one_line("; ".join(filter(None, facts))) or None,
+        "message": _said(planned, "; ".join(filter(None, facts))),
     }
     row |= talk_columns(talk(speech, [channel["role"] for channel in channels]))
     return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels))
@@ -335,8 +336,10 @@ def _ending(code: Code) -> dict[str, str]:
     return {"outcome": code.outcome.value, "code": code.value}
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
+def _said(planned: PlannedRecording, message: str) -> str | None:
+    """Return a message in one line; none that names the file of a recording that has a pseudonym."""
+    names_it = planned.path is not None and PurePosixPath(planned.path).name in message
+    return None if names_it else " ".join(message.split()) or None
 
 
 def _window_table(scored: ScoredWindows, labels: Labels, identity: dict[str, Any]) -> pa.Table:

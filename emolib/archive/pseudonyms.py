@@ -1,0 +1,85 @@
+"""Pseudonyms: keyed hashes in place of the paths of recordings, the ids of calls and those of agents.
+
+Who has the key can tell which pseudonym a call has, and nobody can tell the call of a pseudonym but by trying all. The
+key lies outside the predictions. As long as a run is open its plan names the paths: without them it could not go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from emolib.archive.plan import suffix_of
+from emolib.errors import SettingsError
+from emolib.storage import AnyPath, resolve
+
+_SHORTEST, _LONGEST = 16, 64  # bytes, of a key; blake2b takes no longer one
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """Gives pseudonyms.
+
+    Attributes
+    ----------
+    key
+        Secret, 16 to 64 bytes.
+
+    Examples
+    --------
+    >>> Pseudonyms(b"0123456789abcdef").of("call-17")
+    '906325478541cdf5820acad0536d45ce'
+    """
+
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, place: AnyPath) -> Pseudonyms:
+        """Return those of the key in a file; white space around it does not count.
+
+        Raises
+        ------
+        SettingsError
+            If it can't be read, or is too short or too long for a key.
+        """
+        try:
+            key = resolve(place).read_bytes().strip()
+        except OSError as error:
+            raise SettingsError(f"{place} can't be read, expected a file that holds a key: {error}") from error
+        if not _SHORTEST <= len(key) <= _LONGEST:
+            raise SettingsError(
+                f"{place} holds {len(key)} bytes, expected a key of {_SHORTEST} to {_LONGEST}, such as "
+                "`openssl rand -hex 32` makes"
+            )
+        return cls(key)
+
+    @property
+    def key_id(self) -> str:
+        """Tells this key from others, and nothing else about it."""
+        return self.of("")
+
+    def of(self, text: str) -> str:
+        """Return the 128-bit keyed blake2b of a text in NFC, as hex."""
+        return hashlib.blake2b(unicodedata.normalize("NFC", text).encode(), key=self.key, digest_size=16).hexdigest()
+
+    def listed(self, listing: pd.DataFrame) -> pd.DataFrame:
+        """Return a listing (see `emolib.archive.plan.listing_table`) whose recording_id are pseudonyms of the paths."""
+        return listing.assign(recording_id=pd.Series(listing["uri"].map(self.of), listing.index, object))
+
+    def planned(self, plan: pd.DataFrame) -> pd.DataFrame:
+        """Return a plan (see `emolib.archive.plan.plan`) that names calls and agents by their pseudonyms.
+
+        The paths are in its column path, for as long as the run is open. What is known of calls beyond the columns that
+        have a name of their own, `extra`, is left out: it may be anything.
+        """
+        named = {
+            "path": plan["uri"],
+            "uri": [f"{name}{suffix_of(uri)}" for name, uri in zip(plan["recording_id"], plan["uri"], strict=True)],
+            "call_id": [self.of(name) for name in plan["call_id"]],
+            "agent": [None if name is None else self.of(name) for name in plan["agent"]],
+            "extra": [None] * len(plan),
+        }
+        return plan.assign(**{name: pd.Series(list(values), plan.index, object) for name, values in named.items()})
