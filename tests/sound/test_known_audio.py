@@ -77,7 +77,7 @@ def heard(signal: Signal, audio: KnownAudio | None, *, cuts: list[int] | None = 
     return stream.finish()
 
 
-@pytest.mark.parametrize("condition", ["ulaw", "gsm", "opus", "loss", "noise10"])
+@pytest.mark.parametrize("condition", ["ulaw", "gsm", "opus", "loss", "noise20"])
 def test_music_that_repeats_is_found_and_found_again(condition: str) -> None:
     found = repeats(*(call(number, condition=condition) for number in range(8)))
     assert sum(each.recordings for each in found.stretches) >= 8
