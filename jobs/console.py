@@ -144,7 +144,8 @@ def within_budget(failed: int, total: int, budget: float) -> int:
 
 # What a disk or an object store says that may be over another time. A store's client has such numbers too.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_PASSING = _FULL | {errno.EIO, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT}
+_REMOTE = getattr(errno, "EREMOTEIO", errno.EIO)  # what s3fs makes of "internal server error"
+_PASSING = _FULL | {errno.EIO, _REMOTE, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def _passes(error: BaseException) -> bool:

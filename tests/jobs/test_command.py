@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import console
 from tests.jobs.conftest import in_process, run_emolib
 
 _HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime", "pandas", "tensorflow", "zarr")
@@ -55,6 +56,7 @@ def test_machines_read_what_is_said(calls: Path, model: Path, tmp_path: Path) ->
     [
         (errno.ENOSPC, 5, "make room, then run the same command again"),
         (errno.EIO, 5, "run the same command again"),
+        (console._REMOTE, 5, "run the same command again"),  # an object store's "internal server error"
         (errno.ECONNRESET, 5, "run the same command again"),
         (errno.EROFS, 2, "expected a place that may be written to"),
         (errno.EMFILE, 70, "--debug shows where"),
