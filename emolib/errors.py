@@ -118,6 +118,10 @@ class LockedError(EmolibError):
     """Another run holds the lock of the predictions."""
 
 
+class OutputError(EmolibError):
+    """What was done can't be stored, and nothing else could be: the run stops, and can go on later."""
+
+
 class GoldenCheckError(EmolibError):
     """A machine does not reproduce the numbers that a model bundle was made with."""
 

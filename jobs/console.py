@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from emolib.errors import EmolibError, GoldenCheckError, LockedError, SettingsError
+from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -173,6 +173,6 @@ def code_of(error: BaseException) -> int:
         return EXIT_LOCKED
     if isinstance(error, GoldenCheckError):
         return EXIT_GOLDEN
-    if isinstance(error, StalledError | KeyboardInterrupt) or _passes(error):
+    if isinstance(error, StalledError | OutputError | KeyboardInterrupt) or _passes(error):
         return EXIT_INTERRUPTED
     return EXIT_UNEXPECTED

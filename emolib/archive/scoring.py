@@ -32,7 +32,7 @@ from emolib.archive.predictions import Part, filesystem, write_part
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.talk import talk, talk_columns
 from emolib.config import ScoringConfig
-from emolib.errors import AudioError, Code, SettingsError
+from emolib.errors import AudioError, Code, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.known_audio import KnownAudio, load_known_audio
@@ -85,6 +85,8 @@ def score_block(
         If the run or its model is gone or is not what was planned with.
     GoldenCheckError
         If this machine does not reproduce the model's numbers.
+    OutputError
+        If there is no room for the parts, or no leave to write them.
     """
     started = time.monotonic()
     run = Run.open(pred, run_id)
@@ -105,8 +107,7 @@ def score_block(
         begins=begins,
     )
     if alone is None:
-        for table, written in _tables(rows, run_id, config).items():
-            write_part(pred, table, part, written, classes=config.classes)
+        _write(pred, part, _tables(rows, run_id, config), config.classes)
     return BlockResult(
         block=block,
         recordings=len(rows),
@@ -115,6 +116,23 @@ def score_block(
         windows=sum(len(each.windows) for each in rows),
         seconds=time.monotonic() - started,
     )
+
+
+# Of a write: what every other one would meet as well. All else may pass, and the block is tried again.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def _write(pred: str, part: Part, tables: Mapping[str, pa.Table], classes: Sequence[str]) -> None:
+    try:
+        for table, rows in tables.items():
+            write_part(pred, table, part, rows, classes=classes)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OutputError(
+            f"{error.strerror} in {pred}, expected room to write to: make some, then run the same command again; what "
+            "is done stays done"
+        ) from error
 
 
 @lru_cache(maxsize=1)

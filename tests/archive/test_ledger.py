@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from emolib.archive.predictions import Part, committed, parts
 from emolib.archive.schemas import BLOCK_TABLES, TABLES
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
-from emolib.errors import EmolibError, SettingsError
+from emolib.errors import EmolibError, OutputError, SettingsError
 from emolib.sound.manifest import list_recordings
 
 VOLATILE = ["run_id", "attempts", "message", "version"]
@@ -91,6 +93,22 @@ def test_a_run_that_was_interrupted_gives_the_same_rows_as_one_that_was_not(
     finish(again)
     assert verify(pred).problems == []
     _same_rows(pred, stored_predictions)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, OutputError), (errno.EIO, OSError)])
+def test_a_full_disk_ends_a_run_and_what_may_pass_does_not(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: type[Exception]
+) -> None:
+    """Every other block would meet a full disk as well; what is tried again is an `OSError`."""
+    run = start(tmp_path / "pred")
+
+    def fails(*rest: Any, **named: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(scoring, "write_part", fails)
+    with pytest.raises(raised, match=os.strerror(number)):
+        scoring.score_block(str(tmp_path / "pred"), run.run_id, 0)
+    assert len(run.todo()) == len(run.blocks())
 
 
 def test_blocks_and_batches_change_no_row(start: Any, finish: Any, tmp_path: Path) -> None:
