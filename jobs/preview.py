@@ -27,15 +27,15 @@ def show_plan(task: Task, *, job: str) -> Result:
     waiting = len(due(task.listed(), ledger.known(task.out), task.choice.retry))
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
-    table(
-        "plan",
-        ["date", "recordings", "hours (estimated)"],
-        [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
-    )
     core_hours = hours / (ledger.speed(task.out) or _TIMES_REAL_TIME)
     say(
         f"about {core_hours:.2f} hours of one core, {_WORKER_MEMORY} a worker; a recording that asks for "
         f"{task.config.limits.recording_memory} more is given up"
+    )
+    table(
+        "plan",
+        ["date", "recordings", "hours (estimated)"],
+        [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
     )
     policy = _against_policy(task, planned)
     if policy:
