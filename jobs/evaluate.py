@@ -28,6 +28,8 @@ ProtocolOption = Annotated[
         "published folds, no speaker on both sides; corpus: leave one corpus out; grouped: speakers of your own table."
     ),
 ]
+# Those that a killed evaluation has written already are written again.
+_FILES = ("predictions.parquet", "confusion.svg", "reliability.svg", "evaluation.json")
 _HEADLINE = ["n", "accuracy", "uar", "macro_f1"]
 _SPREAD = {"mean": "fold_mean", "deviation": "fold_std"}
 
@@ -73,7 +75,8 @@ def evaluate(
         Who speaks when in it, and with which emotion: the table truth.parquet that `emolib benchmark` writes.
     """
     folder = resolve(out)
-    if folder.exists() and any(file.name != FOLDER for file in folder.iterdir()):
+    there = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    if there - ({FOLDER, *_FILES} if FOLDER in there else set()):
         raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
     if archive is not None and truth is not None and store is None and task is None and protocol is None:
         return evaluate_archive(archive, truth, out=out)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from emolib.archive import ledger
 from emolib.archive.duplicates import hash_files, to_hash, with_originals
+from emolib.archive.pseudonyms import Pseudonyms
 from jobs.console import say
 from jobs.fanout import Block, Done, fan_out
 
@@ -19,10 +20,15 @@ _FILES, _BYTES = 1000, 2**30
 
 
 def find_duplicates(
-    client: Client, archive: str, out: str, planned: pd.DataFrame, listing: pd.DataFrame
+    client: Client,
+    archive: str,
+    out: str,
+    planned: pd.DataFrame,
+    listing: pd.DataFrame,
+    pseudonyms: Pseudonyms | None,
 ) -> pd.DataFrame:
     """Return a plan that says which of its recordings have the same bytes as another one."""
-    known = ledger.known(out, "uri", "size", "content_hash")
+    known = ledger.known(out, "uri", "size", "direction")
     files = to_hash(planned, listing, known)
     number = (files["size"].cumsum() // _BYTES) * len(files) + pd.RangeIndex(len(files)) // _FILES
     rows = files[["recording_id", "uri", "version"]]
@@ -33,6 +39,8 @@ def find_duplicates(
             hashes |= ended.value
         else:
             say(f"{len(ended.block.arguments[1])} files were not compared with others: {ended.message}")
+    if pseudonyms is not None:
+        hashes = {name: pseudonyms.of(content, "content") for name, content in hashes.items()}
     found = with_originals(planned, known, hashes)
     say(f"{int(found['duplicate_of'].notna().sum())} of {len(found)} recordings have the same bytes as another one")
     return found

@@ -187,7 +187,8 @@ class Task:
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
         all_due, known = Choice(keep_since=self.choice.keep_since), ledger.known(self.out)
-        return len(plan_recordings(self.listed(), known, block_s=math.inf, choice=all_due, sources=self.sources))
+        planned = plan_recordings(self.listed(), known, block_s=math.inf, choice=all_due, sources=self.sources)
+        return len(self._named(planned))
 
     def listed(self) -> pd.DataFrame:
         """Return the listing without what was erased meanwhile: listing takes long, and no lock is held for it."""
@@ -205,7 +206,12 @@ class Task:
             choice=self.choice,
             sources=self.sources,
         )
-        return planned if self.pseudonyms is None else self.pseudonyms.planned(planned)
+        return self._named(planned)
+
+    def _named(self, planned: pd.DataFrame) -> pd.DataFrame:
+        """Return a plan by its pseudonyms, if there are any, without calls that were erased."""
+        named = planned if self.pseudonyms is None else self.pseudonyms.planned(planned)
+        return without_buried(self.out, named, by="call_id")
 
 
 def prepare(archive: str, out: str, options: Options, choice: Choice | None = None) -> Task:
@@ -270,7 +276,9 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             planned = replace(task, choice=left).plan()
         if len(planned):
             if task.find_duplicates:
-                planned = find_duplicates(client, task.config.archive, task.out, planned, task.listed())
+                planned = find_duplicates(
+                    client, task.config.archive, task.out, planned, task.listed(), task.pseudonyms
+                )
             lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             run = ledger.Run.create(task.out, config=task.config, plan=planned)
             _execute(client, run, lock)

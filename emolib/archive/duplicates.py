@@ -1,7 +1,8 @@
 """Files that were delivered twice: found by their bytes, before a run is planned.
 
 Of files with the same bytes one is the original: the first, by URI, of those that have their rows, else of those that
-the run takes. The others are duplicates, and are not listened to.
+the run takes. The others are duplicates, and are not listened to. Only a recording whose bytes decided what became of
+it is an original; a duplicate whose original is gone, or holds something else by now, is an orphan, and scored.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from emolib.sound.manifest import version_of
 from emolib.storage import AnyPath, resolve
 
 _AT_ONCE = 2**20  # bytes
+# What the bytes decide. What became of a file for other reasons says nothing of another one that holds the same.
+_DECIDED = (Code.OK, Code.TRUNCATED, Code.NO_SPEECH, Code.TOO_SHORT, Code.EMPTY, Code.CORRUPT, Code.UNSUPPORTED)
 
 
 def to_hash(planned: pd.DataFrame, listing: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
@@ -89,38 +92,74 @@ def with_originals(planned: pd.DataFrame, known: pd.DataFrame, hashes: Mapping[s
     planned
         See `emolib.archive.plan.plan`.
     known
-        What has its row already: columns recording_id, uri, code and content_hash.
+        What has its row already: columns recording_id, uri, code, direction and content_hash.
     hashes
         Of the bytes of recordings (see `hash_files`).
 
     Returns
     -------
     pandas.DataFrame
-        The plan, with its columns content_hash and duplicate_of, the original's recording_id.
+        The plan, with its columns content_hash and duplicate_of, the original's recording_id. Both are calls of the
+        same direction, by which their channels may have other roles.
 
     Examples
     --------
-    >>> planned = pd.DataFrame({"recording_id": list("abc"), "uri": list("abc"), "size": 9})
-    >>> known = pd.DataFrame([("x", "x", "ok", "3f")], columns=["recording_id", "uri", "code", "content_hash"])
+    >>> planned = pd.DataFrame({"recording_id": list("abc"), "uri": list("abc"), "size": 9, "direction": None})
+    >>> known = pd.DataFrame({"recording_id": ["x"], "uri": ["x"], "code": ["ok"], "direction": None})
+    >>> known = known.assign(content_hash="3f")
     >>> found = with_originals(planned, known, {"a": "3f", "b": "77", "c": "77"})
     >>> found["duplicate_of"].tolist()
     ['x', None, 'b']
     """
-    others = known[(known["code"] != Code.DUPLICATE) & ~known["recording_id"].isin(planned["recording_id"])]
+    others = known[known["code"].isin(_DECIDED) & ~known["recording_id"].isin(planned["recording_id"])]
     stored = [
-        there if isinstance(there, str) else hashes.get(name)
+        _text(there) or hashes.get(name)
         for name, there in zip(others["recording_id"], others["content_hash"], strict=True)
     ]
     # Empty files have the same bytes, and say so by themselves.
     content = [hashes.get(row.recording_id) if row.size else None for row in planned.itertuples(index=False)]
     originals = _first(planned, content) | _first(others, stored)
-    named = [each and originals[each] for each in content]
+    named = [each and originals[each, _text(way)] for each, way in zip(content, planned["direction"], strict=True)]
     another = [None if first == own else first for first, own in zip(named, planned["recording_id"], strict=True)]
     columns = {"content_hash": content, "duplicate_of": another}
     return planned.assign(**{name: pd.Series(values, planned.index, object) for name, values in columns.items()})
 
 
-def _first(rows: pd.DataFrame, content: Sequence[str | None]) -> dict[str, str]:
-    """Return by content the recording_id of its first URI."""
-    named = sorted(zip(rows["uri"], rows["recording_id"], content, strict=True), reverse=True)
-    return {each: recording_id for _, recording_id, each in named if each is not None}
+def orphans(known: pd.DataFrame) -> set[str]:
+    """Return the recording_id of duplicates whose original has no row, or one that its bytes no longer explain.
+
+    Parameters
+    ----------
+    known
+        What has its row: columns recording_id, code, content_hash and duplicate_of.
+
+    Examples
+    --------
+    >>> rows = [("a", "ok", "3f", None), ("b", "duplicate", "3f", "a"), ("c", "duplicate", "77", "a")]
+    >>> orphans(pd.DataFrame(rows, columns=["recording_id", "code", "content_hash", "duplicate_of"]))
+    {'c'}
+    """
+    if "duplicate_of" not in known:
+        return set()
+    decided, duplicates = known[known["code"].isin(_DECIDED)], known[known["code"] == Code.DUPLICATE]
+    stored = dict(zip(decided["recording_id"], decided["content_hash"], strict=True))
+    own = zip(duplicates["recording_id"], duplicates["duplicate_of"], duplicates["content_hash"], strict=True)
+    # An original that was scored before anybody looked at bytes has no hash.
+    return {name for name, of, content in own if of not in stored or _text(stored[of]) not in (content, None)}
+
+
+def _first(rows: pd.DataFrame, content: Sequence[str | None]) -> dict[tuple[str, str | None], str]:
+    """Return by content and direction the recording_id of its first URI."""
+    named = sorted(
+        zip(rows["uri"], rows["recording_id"], content, rows["direction"], strict=True), reverse=True, key=_uri
+    )
+    return {(each, _text(way)): recording_id for _, recording_id, each, way in named if each is not None}
+
+
+def _text(value: object) -> str | None:
+    """Return a value of a column of texts, in which pandas may have put something else for none."""
+    return value if isinstance(value, str) else None
+
+
+def _uri(row: tuple[str, str, str | None, str | None]) -> str:
+    return row[0]

@@ -1,7 +1,8 @@
 """Recordings whose traces are removed: a call that somebody wants erased, days beyond retention.
 
-What is erased has a tombstone, a keyed hash of its `recording_id`, so that no later run plans it again while its file
-still lies in the archive. Days beyond retention need none: a night that keeps so many days leaves them out.
+What is erased has tombstones, keyed hashes of its `recording_id` and of its call's, so that no later run plans it again
+while its file still lies in the archive, or another recording of the call comes. Days beyond retention need none: a night
+that keeps so many days leaves them out.
 
 Everything here is for the holder of the lock, and may be done again after a crash: tombstones come first, the plans,
 which tell what is to go, last.
@@ -80,19 +81,19 @@ def forget_buried(pred: AnyPath) -> int:
     return forget(pred, {name for name in known(pred)["recording_id"] if _hash(key, name) in hashes})
 
 
-def bury(pred: AnyPath, recording_ids: Iterable[str]) -> None:
-    """Leave a tombstone for each of some recordings: they are not planned any more."""
+def bury(pred: AnyPath, ids: Iterable[str]) -> None:
+    """Leave a tombstone for each of some recordings and calls, by their ids: they are not planned any more."""
     key, hashes = _tombstones(pred)
-    hashes |= {_hash(key, name) for name in recording_ids}
+    hashes |= {_hash(key, name) for name in ids}
     write_json(_place(pred), {"key": key, "hashes": sorted(hashes)})
 
 
-def without_buried(pred: AnyPath, listing: pd.DataFrame) -> pd.DataFrame:
-    """Return a listing without the recordings that have a tombstone."""
+def without_buried(pred: AnyPath, rows: pd.DataFrame, by: str = "recording_id") -> pd.DataFrame:
+    """Return a listing without the recordings that have a tombstone; or, by ``call_id``, a plan without such calls."""
     key, hashes = _tombstones(pred)
     if not hashes:
-        return listing
-    return listing[[_hash(key, name) not in hashes for name in listing["recording_id"]]]
+        return rows
+    return rows[[_hash(key, name) not in hashes for name in rows[by]]]
 
 
 def _place(pred: AnyPath) -> AnyPath:

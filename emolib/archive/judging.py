@@ -26,6 +26,7 @@ from emolib.learning.bundle import ModelBundle
 from emolib.learning.evaluation import metrics
 from emolib.learning.intervals import correlation_intervals, correlations, speaker_intervals
 from emolib.sound import audio
+from emolib.sound.known_audio import load_known_audio
 from emolib.sound.speech import FRAME_S, SpeechStream
 from emolib.storage import AnyPath, resolve
 
@@ -220,8 +221,11 @@ def _heard(config: RunConfig, uri: str, sampling_rate: int) -> list[NDArray[np.b
     place = resolve(config.archive) / uri
     try:
         with audio.stream(place, sampling_rate=sampling_rate, headerless=config.scoring.headerless) as sound:
-            level = config.scoring.min_level_dbfs
-            streams = [SpeechStream(sampling_rate, min_level_dbfs=level) for _ in range(sound.info.channels)]
+            level, file = config.scoring.min_level_dbfs, config.scoring.known_audio
+            known = None if file is None else load_known_audio(file.path, file.known_audio_id)
+            streams = [
+                SpeechStream(sampling_rate, min_level_dbfs=level, known_audio=known) for _ in range(sound.info.channels)
+            ]
             for block in sound:
                 for stream, samples in zip(streams, block, strict=True):
                     stream.push(samples)

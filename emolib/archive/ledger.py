@@ -379,7 +379,14 @@ class Run:
                 if uncommitted or (is_litter(path) and f"part-{self.run_id}-" in path.name):
                     path.unlink(missing_ok=True)
                     swept += 1
-        return swept
+        return swept + self._sweep_folder()
+
+    def _sweep_folder(self) -> int:
+        """Remove what writes of the plan and the verdicts left half written; return how many files that were."""
+        litter = [path for path in self.folder.rglob("*.partial") if is_litter(path)]
+        for path in litter:
+            path.unlink(missing_ok=True)
+        return len(litter)
 
     def close(self, summary: Mapping[str, Any], *, abandoned: bool = False) -> None:
         """Sweep, bring the calls of its dates up to date, then write the summary: the run is done.
@@ -400,22 +407,27 @@ class Run:
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.sweep()
         refresh_calls(self.pred, set(self.plan()["date"]))
-        self._hide_paths()
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
+        if not abandoned:
+            self._hide_paths()
         write_json(self.folder / "summary.json", {**summary, **facts})
+        if abandoned:  # without paths it could not go on, if it is killed here
+            self._hide_paths()
 
     def forget(self, recording_ids: Collection[str], *, before: str | None = None) -> None:
         """Remove some recordings, those of days before a date if one is given, from the verdicts and the plan.
 
         What is left keeps its blocks. Only for the holder of the lock, when no task of the run is at work.
         """
-        self.sweep()
+        if self.is_open:
+            self.sweep()
         plan = self.plan()
         chosen = plan["recording_id"].isin(set(recording_ids))
         if before is not None:
             chosen &= is_before(plan["date"], before)
         gone = set(plan.loc[chosen, "recording_id"])
-        if not gone:
+        self._sweep_folder()
+        if not gone and not plan["duplicate_of"].isin(set(recording_ids)).any():
             return
         for place in (self.folder / "verdicts").glob("*.json"):
             stored = read_json(place)
@@ -429,7 +441,11 @@ class Run:
         for part in facts["parts"]:  # last: they say what is to go
             rows = self._part_of_plan(part["name"])
             others = rows.filter(pc.invert(pc.is_in(rows["recording_id"], pa.array(sorted(gone), pa.string()))))
-            if len(others) < len(rows):
+            orphaned = pc.is_in(others["duplicate_of"], pa.array(sorted(recording_ids), pa.string()))
+            for name in ("duplicate_of", "content_hash"):
+                kept = pc.if_else(orphaned, pa.scalar(None, pa.string()), others[name])
+                others = others.set_column(others.schema.get_field_index(name), PLAN_SCHEMA.field(name), kept)
+            if len(others) < len(rows) or pc.any(orphaned).as_py():
                 self._write_plan(part["name"], others)
 
     def _hide_paths(self) -> None:
@@ -493,14 +509,14 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
 
 
 def known(pred: AnyPath, *more: str) -> pd.DataFrame:
-    """Return recording_id, version, code, attempts, run_id, and more columns, of all recordings that have their row.
+    """Return what planning asks of all recordings that have their row, and more columns: see `emolib.archive.plan.due`.
 
     Raises
     ------
     EmolibError
         If a part of them is damaged.
     """
-    names = ("recording_id", "version", "code", "attempts", "run_id", *more)
+    names = ("recording_id", "version", "code", "attempts", "run_id", "content_hash", "duplicate_of", *more)
     columns = pa.schema([schema("recordings", ()).field(name) for name in names])
     done = committed(pred)
     if not done:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -134,9 +136,14 @@ def calls_table(place: AnyPath) -> dict[str, list[str | None]]:
             table = pq.read_table(io.BytesIO(data))
             columns = {name: table[name].cast(pa.string()).to_pylist() for name in table.column_names}
         else:
-            read = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            with warnings.catch_warnings(
+                action="error", category=pd.errors.ParserWarning
+            ):  # rows longer than the header
+                # Else the first column would be taken for an index, where every row ends with a comma.
+                how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
+                read = pd.read_csv(io.BytesIO(data), encoding="utf-8-sig", **how)
             columns = {str(name): [v if isinstance(v, str) else None for v in read[name]] for name in read.columns}
-    except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
+    except (OSError, ValueError, NotImplementedError, pa.ArrowException, pd.errors.ParserWarning) as error:
         said = " ".join(str(error).split())
         raise SettingsError(f"{place} can't be read as a table of calls, expected CSV or Parquet: {said}") from error
     if "call_id" not in columns:
@@ -146,11 +153,13 @@ def calls_table(place: AnyPath) -> dict[str, list[str | None]]:
     ids = [unicodedata.normalize("NFC", name or "").strip() for name in columns["call_id"]]
     if "" in ids:
         raise SettingsError(f"{place}: no call_id in row {ids.index('') + 1}, expected one in each; leave the row out")
-    seen: set[str] = set()
-    for name in ids:
+    seen: dict[str, int] = {}
+    for row, name in enumerate(ids, 1):  # by their rows: what is said is kept, and a call_id may be anybody's secret
         if name in seen:
-            raise SettingsError(f"{place}: call_id {name} found twice, expected a row a call; leave one of them out")
-        seen.add(name)
+            raise SettingsError(
+                f"{place}: rows {seen[name]} and {row} have one call_id, expected a row a call; leave one of them out"
+            )
+        seen[name] = row
     known = {name: [(value or "").strip() or None for value in values] for name, values in columns.items()}
     for name, read_value, expected in (
         ("direction", _direction_of, "inbound or outbound"),
@@ -159,7 +168,7 @@ def calls_table(place: AnyPath) -> dict[str, list[str | None]]:
         for row, value in enumerate(known.get(name, ())):
             if value is not None and read_value(value) is None:
                 raise SettingsError(
-                    f"{place}: {name} {value!r} of call {ids[row]} found, expected {expected}, or nothing; mend it"
+                    f"{place}: {name} {value!r} found in row {row + 1}, expected {expected}, or nothing; mend it"
                 )
         known |= {name: [value and read_value(value) for value in known[name]]} if name in known else {}
     return {**known, "call_id": [*ids]}

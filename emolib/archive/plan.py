@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from emolib.archive.calls import call_of, is_before
+from emolib.archive.duplicates import orphans
 from emolib.archive.metadata import Sources
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import NO_VERSIONS
@@ -175,14 +176,15 @@ def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
 
 
 def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()) -> pd.DataFrame:
-    """Return the listed recordings that are to be scored: new or changed ones, and failures that may pass.
+    """Return the listed recordings that are to be scored: new or changed ones, failures that may pass, orphans.
 
     Parameters
     ----------
     listing
         See `listing_table`.
     known
-        What has its row already: columns recording_id, version, code and attempts.
+        What has its row already: columns recording_id, version, code, attempts, and, where there are duplicates,
+        content_hash and duplicate_of.
     retry
         Codes that are due once more, however often they were tried.
 
@@ -210,6 +212,7 @@ def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()
     passing = before["code"].isin(_PASSING).to_numpy() & (attempts < _MOST_ATTEMPTS)
     is_due = is_new | changed | passing | before["code"].isin(list(retry)).to_numpy()
     is_due |= listing["recording_id"].isin(twice).to_numpy()
+    is_due |= listing["recording_id"].isin(orphans(last)).to_numpy()
     return listing.assign(attempts=np.where(changed, 0, attempts) + 1, replaces=~is_new)[is_due]
 
 

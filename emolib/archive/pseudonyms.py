@@ -1,7 +1,8 @@
 """Pseudonyms: keyed hashes in place of the paths of recordings, the ids of calls and those of agents.
 
-Who has the key can tell which pseudonym a call has, and nobody can tell the call of a pseudonym but by trying all. The
-key lies outside the predictions. As long as a run is open its plan names the paths: without them it could not go on.
+Who has the key can tell which pseudonym a call has; a pseudonym by itself tells nothing. The key lies outside the
+predictions. As long as a run is open its plan names the paths: without them it could not go on. Sizes, times of
+modification and dates stay: whoever may list the archive can tell files by them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class Pseudonyms:
 
     Examples
     --------
-    >>> Pseudonyms(b"0123456789abcdef").of("call-17")
-    '906325478541cdf5820acad0536d45ce'
+    >>> pseudonyms = Pseudonyms(b"0123456789abcdef")
+    >>> pseudonyms.of("17") == pseudonyms.of("17", "agent")
+    False
     """
 
     key: bytes = field(repr=False)
@@ -59,15 +61,17 @@ class Pseudonyms:
     @property
     def key_id(self) -> str:
         """Tells this key from others, and nothing else about it."""
-        return self.of("")
+        return self.of("", "key")
 
-    def of(self, text: str) -> str:
-        """Return the 128-bit keyed blake2b of a text in NFC, as hex."""
-        return hashlib.blake2b(unicodedata.normalize("NFC", text).encode(), key=self.key, digest_size=16).hexdigest()
+    def of(self, text: str, kind: str = "call") -> str:
+        """Return the 128-bit keyed blake2b of a text in NFC, as hex; the same name of two kinds has two pseudonyms."""
+        data, person = unicodedata.normalize("NFC", text).encode(), kind.encode()
+        return hashlib.blake2b(data, key=self.key, person=person, digest_size=16).hexdigest()
 
     def listed(self, listing: pd.DataFrame) -> pd.DataFrame:
         """Return a listing (see `emolib.archive.plan.listing_table`) whose recording_id are pseudonyms of the paths."""
-        return listing.assign(recording_id=pd.Series(listing["uri"].map(self.of), listing.index, object))
+        ids = [self.of(uri, "recording") for uri in listing["uri"]]
+        return listing.assign(recording_id=pd.Series(ids, listing.index, object))
 
     def planned(self, plan: pd.DataFrame) -> pd.DataFrame:
         """Return a plan (see `emolib.archive.plan.plan`) that names calls and agents by their pseudonyms.
@@ -78,8 +82,12 @@ class Pseudonyms:
         named = {
             "path": plan["uri"],
             "uri": [f"{name}{suffix_of(uri)}" for name, uri in zip(plan["recording_id"], plan["uri"], strict=True)],
-            "call_id": [self.of(name) for name in plan["call_id"]],
-            "agent": [None if name is None else self.of(name) for name in plan["agent"]],
+            # A call that is known by its recording alone keeps that id.
+            "call_id": [
+                name if name == own else self.of(name)
+                for name, own in zip(plan["call_id"], plan["recording_id"], strict=True)
+            ],
+            "agent": [None if name is None else self.of(name, "agent") for name in plan["agent"]],
             "extra": [None] * len(plan),
         }
         return plan.assign(**{name: pd.Series(list(values), plan.index, object) for name, values in named.items()})

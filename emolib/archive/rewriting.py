@@ -51,21 +51,35 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
                 continue  # damage, which is for `verify` to say
             rows = _rows(pred, table, part, classes)
             named = pc.is_in(rows["recording_id"], gone)
-            write_part(pred, table, part, rows.filter(pc.invert(named)), classes=classes)
+            left = rows.filter(pc.invert(named))
+            if table == "recordings":
+                left = _alone(left, gone)
+            write_part(pred, table, part, left, classes=classes)
             if table == "recordings":
                 taken += pc.sum(named).as_py()
     return taken
 
 
 def _holding(pred: AnyPath, parts: list[Part], recording_ids: pa.Array) -> list[Part]:
-    """Return those of some parts that have a row of one of the recordings."""
+    """Return those of some parts that have a row of one of the recordings, or of a duplicate of one."""
     if not parts:
         return []
-    columns = pa.schema([schema("recordings", ()).field("recording_id")])
-    found = scan(pred, "recordings", parts, columns).to_table(
-        columns=["__filename"], filter=pc.field("recording_id").isin(recording_ids)
-    )
+    names = ("recording_id", "duplicate_of")
+    columns = pa.schema([schema("recordings", ()).field(name) for name in names])
+    holds = pc.field("recording_id").isin(recording_ids) | pc.field("duplicate_of").isin(recording_ids)
+    found = scan(pred, "recordings", parts, columns).to_table(columns=["__filename"], filter=holds)
     return sorted(part for name in pc.unique(found["__filename"]).to_pylist() if (part := part_of(resolve(name))))
+
+
+def _alone(rows: pa.Table, gone: pa.Array) -> pa.Table:
+    """Return rows of `recordings` in which duplicates no longer name the originals that go; such are due again."""
+    orphaned = pc.is_in(rows["duplicate_of"], gone)
+    for name in ("duplicate_of", "content_hash", "message"):
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(
+            at, rows.schema.field(at), pc.if_else(orphaned, pa.scalar(None, pa.string()), rows[name])
+        )
+    return rows
 
 
 def _rows(pred: AnyPath, table: str, part: Part, classes: tuple[str, ...]) -> pa.Table:

@@ -127,7 +127,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("speech_s", _REAL, "Duration of speech", "s"),
         Column("tone_s", _REAL, "Duration of dialling, ring-back, busy and fax tones", "s"),
         Column(
-            "known_audio_s", _REAL, "Duration of known hold music and announcements; null without a file of it", "s"
+            "known_audio_s",
+            _REAL,
+            "Duration of known hold music and announcements; null without a file of it",
+            "s",
+            since=2,
         ),
         Column("share_<class>", _SHARE, "Share of the scored sound with this emotion; abstentions are in none"),
         Column("mean_<class>", _SHARE, "Mean probability of the class over the scored sound"),

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -355,9 +354,8 @@ def _ending(code: Code) -> dict[str, str]:
 
 
 def _said(planned: PlannedRecording, message: str) -> str | None:
-    """Return a message in one line; none that names the file of a recording that has a pseudonym."""
-    names_it = planned.path is not None and PurePosixPath(planned.path).name in message
-    return None if names_it else " ".join(message.split()) or None
+    """Return a message in one line; none of a recording that has a pseudonym: it may quote what is in the file."""
+    return None if planned.path is not None else " ".join(message.split()) or None
 
 
 def _window_table(scored: ScoredWindows, labels: Labels, identity: dict[str, Any]) -> pa.Table:

@@ -88,9 +88,7 @@ class Progress:
 
     def remove(self) -> None:
         """Take away what was stored: the evaluation is written."""
-        for file in list(self._folder.iterdir()):
-            file.unlink()
-        self._folder.rmdir()
+        self._folder.fs.rm(self._folder.path, recursive=True)
 
     def _table(self, number: int, kind: str) -> UPath:
         return self._folder / f"{number}.{kind}.parquet"

@@ -11,17 +11,23 @@ from emolib.archive.duplicates import hash_files, to_hash, with_originals
 from emolib.archive.plan import listing_table
 from emolib.sound.manifest import list_recordings
 
-_KNOWN = ["recording_id", "uri", "version", "size", "code", "content_hash"]
+_KNOWN = ["recording_id", "uri", "version", "size", "code", "direction", "content_hash"]
 
 
 def _plan(contents: list[int], prefix: str = "p") -> pd.DataFrame:
     names = [f"{prefix}{number}" for number in range(len(contents))]
-    return pd.DataFrame({"recording_id": names, "uri": names, "size": 7, "content": [str(each) for each in contents]})
+    return pd.DataFrame(
+        {"recording_id": names, "uri": names, "size": 7, "direction": None, "content": [str(each) for each in contents]}
+    )
 
 
 @given(
     planned=st.lists(st.integers(0, 3), max_size=8),
-    before=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["ok", "corrupt", "duplicate"]), st.booleans())),
+    before=st.lists(
+        st.tuples(
+            st.integers(0, 3), st.sampled_from(["ok", "corrupt", "duplicate", "missing", "policy"]), st.booleans()
+        )
+    ),
 )
 def test_of_each_content_one_recording_is_scored(planned: list[int], before: list[tuple[int, str, bool]]) -> None:
     plan = _plan(planned)
@@ -30,7 +36,7 @@ def test_of_each_content_one_recording_is_scored(planned: list[int], before: lis
     known = known.assign(content_hash=known["content"].where(pd.Series(stored, dtype=bool), None))
     hashes = pd.concat([plan, known[known["content_hash"].isna()]]).set_index("recording_id")["content"].to_dict()
     found = with_originals(plan, known, hashes)
-    originals = known[known["code"] != "duplicate"]
+    originals = known[known["code"].isin(["ok", "corrupt"])]
     for content, rows in found.groupby("content"):
         scored = rows[rows["duplicate_of"].isna()]
         there = originals[originals["content"] == content]["uri"]
@@ -45,8 +51,8 @@ def test_only_what_may_be_the_same_is_read_and_what_changed_has_no_hash(tmp_path
     for name, data in (("a", b"12345"), ("b", b"12345"), ("c", b"54321"), ("d", b"1"), ("e", b"12345")):
         (tmp_path / name).write_bytes(data)
     listing = listing_table(list_recordings(tmp_path)).set_index("uri", drop=False).rename_axis(None)
-    new = listing.loc[["a", "e"]]
-    known = listing.loc[["b", "c", "d"]].assign(code="ok", content_hash=[None, "stored", None])[_KNOWN]
+    new = listing.loc[["a", "e"]].assign(direction=None)
+    known = listing.loc[["b", "c", "d"]].assign(code="ok", direction=None, content_hash=[None, "stored", None])[_KNOWN]
     files = to_hash(new, listing, known)
     assert list(files["uri"]) == ["a", "b", "e"]
     (tmp_path / "e").write_bytes(b"123456")

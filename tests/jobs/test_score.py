@@ -235,3 +235,17 @@ def test_what_is_delivered_twice_is_scored_once(
         assert found["content_hash"] == kept["content_hash"]
         assert kept["outcome"] == "scored"
     assert run_emolib("verify", tmp_path / "P").exit_code == 0
+
+    # An original that holds something else by now explains its duplicate no longer.
+    good[0].write_bytes((calls / good[1].relative_to(archive_of)).read_bytes()[:90_000])
+    assert run_emolib(*common, "--find-duplicates").summary["recordings"] == 1
+    assert run_emolib(*common, "--find-duplicates").summary["recordings"] == 1
+    assert archive.read(tmp_path / "P", table="recordings").set_index("uri")["code"]["2024-07-01/again.wav"] == "ok"
+    # An original that is erased is named by nobody, and what is delivered of its call is not scored.
+    kept = rows.loc[str(good[1].relative_to(archive_of))]
+    assert run_emolib("erase", tmp_path / "P", "--call-id", kept["call_id"]).exit_code == 0
+    left = archive.read(tmp_path / "P", table="recordings")
+    assert kept["recording_id"] not in set(left["duplicate_of"]) | set(left["recording_id"])
+    assert not left["message"].str.contains(kept["recording_id"]).any()
+    assert run_emolib(*common, "--find-duplicates").summary["codes"] == {"ok": 1}
+    assert run_emolib("verify", tmp_path / "P").exit_code == 0
