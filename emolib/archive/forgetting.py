@@ -1,8 +1,8 @@
 """Recordings whose traces are removed: a call that somebody wants erased, days beyond retention.
 
 What is erased has tombstones, keyed hashes of its `recording_id` and of its call's, so that no later run plans it again
-while its file still lies in the archive, or another recording of the call comes. Days beyond retention need none: a night
-that keeps so many days leaves them out.
+while its file still lies in the archive, or another recording of the call comes. Days beyond retention need none: a
+night that keeps so many days leaves them out.
 
 Everything here is for the holder of the lock, and may be done again after a crash: tombstones come first, the plans,
 which tell what is to go, last.
