@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from emolib.archive.forgetting import bury, forget, recordings_of
-from emolib.archive.ledger import runs
+from emolib.archive.ledger import check_key
 from emolib.archive.lock import Lock
 from emolib.archive.predictions import require_predictions
 from emolib.archive.pseudonyms import Pseudonyms
@@ -37,9 +37,11 @@ def erase(
     pred = absolute(pred)
     require_predictions(pred)
     given = None if pseudonyms is None else Pseudonyms.load(pseudonyms)
-    _check_key(pred, given)
+    if given is not None:  # without a key calls are named as the tables name them
+        check_key(pred, given.key_id)
+    in_tables = {name: name if given is None else given.of(name) for name in call_id}
     with Lock(pred):
-        of_call = {name: recordings_of(pred, name if given is None else given.of(name)) for name in call_id}
+        of_call = {name: recordings_of(pred, there) for name, there in in_tables.items()}
         unknown = [name for name, recordings in of_call.items() if not recordings]
         if len(unknown) == len(of_call):
             raise SettingsError(
@@ -49,8 +51,7 @@ def erase(
         for name in unknown:
             say(f"nothing found of call {name}: it was erased before, or is spelt otherwise")
         recordings = set().union(*of_call.values())
-        named = [name if given is None else given.of(name) for name in call_id]
-        bury(pred, {*recordings, *named})  # first: whatever happens now, nobody plans it again
+        bury(pred, {*recordings, *in_tables.values()})  # first: whatever happens now, nobody plans it again
         rows = forget(pred, recordings)
         problems = verify(pred).problems
     for problem in problems[:5]:
@@ -64,14 +65,3 @@ def erase(
         "problems": len(problems),
     }
     return Result(summary, EXIT_VERIFY if problems else EXIT_DONE)
-
-
-def _check_key(pred: str, given: Pseudonyms | None) -> None:
-    """See that calls are named as the tables name them: else nothing would be found, as if they were erased already."""
-    key_id = None if given is None else given.key_id
-    for run in runs(pred)[-1:]:
-        if given is not None and run.config.pseudonyms != key_id:
-            raise SettingsError(
-                f"{pred} {'has no pseudonyms' if run.config.pseudonyms is None else 'has pseudonyms of another key'}, "
-                "found --pseudonyms; give the key that it was scored with, or none"
-            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 import pandas as pd
 
@@ -150,16 +151,11 @@ def orphans(known: pd.DataFrame) -> set[str]:
 
 def _first(rows: pd.DataFrame, content: Sequence[str | None]) -> dict[tuple[str, str | None], str]:
     """Return by content and direction the recording_id of its first URI."""
-    named = sorted(
-        zip(rows["uri"], rows["recording_id"], content, rows["direction"], strict=True), reverse=True, key=_uri
-    )
+    listed = zip(rows["uri"], rows["recording_id"], content, rows["direction"], strict=True)
+    named = sorted(listed, key=itemgetter(0), reverse=True)
     return {(each, _text(way)): recording_id for _, recording_id, each, way in named if each is not None}
 
 
 def _text(value: object) -> str | None:
     """Return a value of a column of texts, in which pandas may have put something else for none."""
     return value if isinstance(value, str) else None
-
-
-def _uri(row: tuple[str, str, str | None, str | None]) -> str:
-    return row[0]

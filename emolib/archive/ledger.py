@@ -206,20 +206,30 @@ def check_out(pred: AnyPath, config: RunConfig) -> None:
                 "`emolib score` wrote; give another --out"
             )
         return
+    check_key(pred, config.pseudonyms)  # with another one every recording would be another
     for run in runs(pred)[-1:]:
         if run.config.archive != config.archive:  # a recording is its path in the archive: equal paths would be taken
             raise SettingsError(
                 f"{pred} holds predictions of the archive {run.config.archive}, found {config.archive}; give another "
                 "--out, or let a link lead from the old place to the archive where it moved"
             )
-        if run.config.pseudonyms != config.pseudonyms:  # every recording would be another one
-            key = {True: "no pseudonyms", False: "pseudonyms of another key"}
-            raise SettingsError(
-                f"{pred} has {key[run.config.pseudonyms is None]}, found {key[config.pseudonyms is None]}; give the "
-                "--pseudonyms that it was begun with, or another --out"
-            )
         if differs := differences(dict(run.config.scoring_settings), dict(config.scoring_settings)):
             raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out")
+
+
+def check_key(pred: AnyPath, key_id: str | None) -> None:
+    """See that predictions were made with the same key of pseudonyms, or both without one.
+
+    Raises
+    ------
+    SettingsError
+        If they were not: names would be looked for that are not there.
+    """
+    for run in runs(pred)[-1:]:
+        if run.config.pseudonyms != key_id:
+            there = "no pseudonyms" if run.config.pseudonyms is None else "pseudonyms"
+            asked = "none were asked for" if key_id is None else "those of another key were asked for"
+            raise SettingsError(f"{pred} has {there}, {asked}; give the --pseudonyms that it was begun with, or none")
 
 
 @dataclass(frozen=True, slots=True)
