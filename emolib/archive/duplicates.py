@@ -7,7 +7,6 @@ it is an original; a duplicate whose original is gone, or holds something else b
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 
@@ -15,9 +14,9 @@ import pandas as pd
 
 from emolib.errors import AudioError, Code
 from emolib.sound.manifest import version_of
+from emolib.sound.source import opened
 from emolib.storage import AnyPath, resolve
 
-_AT_ONCE = 2**20  # bytes
 # What the bytes decide. What became of a file for other reasons says nothing of another one that holds the same.
 _DECIDED = (Code.OK, Code.TRUNCATED, Code.NO_SPEECH, Code.TOO_SHORT, Code.EMPTY, Code.CORRUPT, Code.UNSUPPORTED)
 
@@ -72,15 +71,13 @@ def hash_files(root: AnyPath, files: Iterable[tuple[str, str, str]]) -> dict[str
     """
     hashes = {}
     for recording_id, uri, version in files:
-        digest = hashlib.blake2b(digest_size=16)
         try:
             place = resolve(root) / uri
-            with place.open("rb") as handle:
-                while data := handle.read(_AT_ONCE):
-                    digest.update(data)
+            with opened(place) as file:
+                content = file.content_hash()
             if version_of(place)[0] == version:
-                hashes[recording_id] = digest.hexdigest()
-        except (AudioError, OSError, ValueError):
+                hashes[recording_id] = content
+        except (AudioError, ValueError):  # a ValueError: a name that no file can have
             continue
     return hashes
 
