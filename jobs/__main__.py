@@ -37,6 +37,7 @@ The way from labelled corpora to a labelled archive of calls:
     emolib report labels --out page                       a page for people
     emolib benchmark savee/ --out known                   calls to judge it by
     emolib erase labels --call-id ID                      a call is forgotten
+    emolib promote labels --model other                   another model takes over
     emolib nightly /archive --model model --out labels --report pages
                                                           all three, every night
 
@@ -61,6 +62,7 @@ _COMMANDS = {
     "score": "Label an archive of calls; run it again and it continues.",
     "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
     "erase": "Remove all that predictions hold of a call, and never score it again.",
+    "promote": "Compare a model with the one that scores an archive, and let it take over.",
     "verify": "Prove that predictions, or a feature store, are whole.",
     "report": "Make a page from predictions.",
     "export": "Write segments, runs of one emotion, for other tools: RTTM, audformat, CSV.",

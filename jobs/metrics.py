@@ -50,4 +50,12 @@ def write_metrics(path: AnyPath, summary: Mapping[str, Any], *, ended_s: float) 
     for group in summary.get("drift", ()):
         for measure, moved in group["moved"].items():
             drift.labels(group["site"] or "", group["queue"] or "", group["verdict"], measure).set(moved["psi"])
+    if (shadow := summary.get("shadow")) is not None:
+        agreement = Gauge(
+            "emolib_night_shadow_agreement",
+            "Share of the windows that a candidate labelled as the model did",
+            ["model_id"],
+            registry=registry,
+        )
+        agreement.labels(shadow["model_id"]).set(shadow["agreement"])
     write_bytes(path, generate_latest(registry))

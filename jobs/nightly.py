@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 from upath import UPath
 
+from emolib.archive.agreement import Agreement, agreement
 from emolib.archive.drift import Drift, drift
 from emolib.archive.forgetting import forget_before
 from emolib.archive.lock import Lock
@@ -25,7 +26,8 @@ from emolib.storage import absolute, resolve, write_json
 from jobs.console import EXIT_VERIFY, Result, code_of, say
 from jobs.metrics import write_metrics
 from jobs.preview import show_plan
-from jobs.runs import Options, carry_out, prepare, summarise
+from jobs.promote import show_agreement
+from jobs.runs import Options, Task, carry_out, prepare, summarise
 
 Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 
@@ -107,12 +109,16 @@ def nightly(
             runs = carry_out(task, lock)
             problems = verify(out).problems if is_predictions(out) else []
             closed = {run.run_id for run in runs}
-            drifts = drift(out, closed) if runs and not problems else []  # what is damaged may not even be readable
+            whole = bool(runs) and not problems  # what is damaged may not even be readable
+            drifts = drift(out, closed) if whole else []
+            beside = _agreement(task, closed) if whole else None
         for problem in problems[:_SHOWN]:
             say(problem)
         for each in drifts:
             if each.moved:
                 say(each.sentence)
+        if beside is not None:
+            show_agreement(beside)
         seconds = time.monotonic() - began
         ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
         summary = {
@@ -121,16 +127,23 @@ def nightly(
             "forgotten": forgotten,
             "problems": len(problems),
             "drift": [_brief(each) for each in drifts],
+            "shadow": None if beside is None else beside.brief(),
             "page": None,
         }
         code = EXIT_VERIFY if problems else ended.exit_code
         if folder is not None and runs:
-            summary["page"] = write_site(out, folder, runs=closed, drifts=drifts)
+            summary["page"] = write_site(out, folder, runs=closed, drifts=drifts, agreement=beside)
             groups = [{**asdict(each), "verdict": each.verdict} for each in drifts]
             write_json(folder / "drift.json", {"groups": groups})
             say(f"page: {summary['page']}")
         _leave(folder, metrics, {**summary, "exit_code": code})
     return Result(summary, code)
+
+
+def _agreement(task: Task, runs: Collection[str]) -> Agreement | None:
+    """Compare the candidate with the model, if one listened in this night."""
+    shadow = task.config.shadow
+    return None if shadow is None else agreement(task.out, shadow.model_id, runs=runs)
 
 
 @contextmanager

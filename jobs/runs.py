@@ -10,20 +10,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from emolib.archive import ledger
+from emolib.archive.blocks import load_bundle
 from emolib.archive.forgetting import forget_buried, without_buried
 from emolib.archive.isolation import SLOWEST, score_apart
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import Lock
 from emolib.archive.metadata import Sources, calls_table, pattern_of
 from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as plan_recordings
+from emolib.archive.promotion import successor
 from emolib.archive.pseudonyms import Pseudonyms
 from emolib.archive.rewriting import make_room
-from emolib.archive.scoring import load_bundle
+from emolib.archive.run_settings import RunConfig, run_config, shadow_of
+from emolib.archive.shadow import Shadow
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
-from emolib.errors import Code, Outcome, SettingsError
+from emolib.errors import Code, GoldenCheckError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import list_recordings
@@ -87,6 +90,11 @@ class Options:
         Read every new file before anything is scored, and do not score those that have the same bytes as another one.
     pseudonyms
         A file with a secret key: the tables hold keyed hashes in place of paths, call_id and agent, and no `extra`.
+    shadow
+        A candidate, another model bundle for the same features and classes: it listens in on some calls, and its rows,
+        which count for nothing, lie under _shadow. `emolib promote` compares it with the model, and lets it take over.
+    shadow_share
+        Share of the calls that it listens in on.
     block_s
         Seconds of audio of one task; chosen by the size of the archive if not given.
     batch
@@ -117,6 +125,8 @@ class Options:
     calls_table: str | None = None
     find_duplicates: Annotated[bool, Parameter(negative=())] = False
     pseudonyms: str | None = None
+    shadow: str | None = None
+    shadow_share: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1))] = 0.1
     block_s: float | None = None
     batch: int = 64
     recording_s: float = 300.0
@@ -177,7 +187,7 @@ class Task:
 
     out: str
     listing: pd.DataFrame
-    config: ledger.RunConfig
+    config: RunConfig
     where: ClusterConfig
     choice: Choice
     sources: Sources
@@ -225,8 +235,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         If this machine does not reproduce the model's numbers.
     """
     where, sources = cluster_config(options.cluster, workers=options.workers), options.sources()
-    bundle = ModelBundle.load(options.model)
-    bundle.check_golden()
+    model, bundle = _model(options.model, out)
     scoring, block_s = options.scoring(), options.block_s
     if options.batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
         raise SettingsError(f"batch {options.batch} and block_s {block_s} found, expected numbers above zero")
@@ -239,9 +248,9 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     choice = replace(choice or Choice(), retry=spelling.codes(options.retry))
     rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out), choice.retry)
     total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(waiting["uri"], waiting["size"], strict=True))
-    config = ledger.run_config(
+    config = run_config(
         bundle,
-        model=options.model,
+        model=model,
         archive=archive,
         scoring=scoring,
         batch=options.batch,
@@ -250,10 +259,33 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         pattern=options.pattern,
         calls_table=None if options.calls_table is None else absolute(options.calls_table),
         pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
+        shadow=_shadow(options, bundle, scoring),
     )
     ledger.check_out(out, config)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
     return Task(out, listing, config, where, choice, sources, options.find_duplicates, pseudonyms)
+
+
+def _model(path: str, out: str) -> tuple[str, ModelBundle]:
+    """Load the model that was asked for, or the one that was promoted to its place; return where it lies, too."""
+    bundle = ModelBundle.load(path)
+    if (promoted := successor(out, bundle.model_id)) is not None:
+        say(f"model {promoted.model_id} was promoted on {promoted.time}: it scores in place of {bundle.model_id}")
+        return promoted.model, load_bundle(promoted.model, promoted.model_id)
+    bundle.check_golden()
+    return path, bundle
+
+
+def _shadow(options: Options, bundle: ModelBundle, scoring: ScoringConfig) -> Shadow | None:
+    """Look at the candidate, if there is one."""
+    if options.shadow is None:
+        return None
+    candidate = ModelBundle.load(options.shadow)
+    candidate.check_golden()
+    if candidate.model_id == bundle.model_id:
+        say(f"candidate {candidate.model_id} is the model itself: nobody listens in")
+        return None
+    return shadow_of(candidate, model=options.shadow, share=options.shadow_share, bundle=bundle, config=scoring)
 
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
@@ -302,6 +334,11 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
         run.close({"reason": "another run scored the same recordings"}, abandoned=True)
         return []
     say(f"run {run.run_id} was interrupted: continuing its plan")
+    if (shadow := run.config.shadow) is not None:
+        try:
+            load_bundle(shadow.model, shadow.model_id)
+        except (SettingsError, GoldenCheckError) as error:
+            say(f"the candidate of run {run.run_id} listens in on no more calls: {error}")
     _execute(client, run, lock)
     return [run]
 

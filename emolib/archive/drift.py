@@ -137,8 +137,8 @@ class Drift:
 def drift(pred: AnyPath, runs: Collection[str]) -> list[Drift]:
     """Compare what a night's runs wrote with what others wrote of the four weeks before, by the dates of the calls.
 
-    The four weeks end with the night's newest day; what it caught up from before them is left out. Memory holds the
-    channels of one day, and some numbers for each recording.
+    The four weeks end with the night's newest day; what it caught up from before them is left out, and so is what
+    another model labelled. Memory holds the channels of one day, and some numbers for each recording.
 
     Parameters
     ----------
@@ -158,8 +158,15 @@ def drift(pred: AnyPath, runs: Collection[str]) -> list[Drift]:
     if newest is None:
         return []
     oldest = f"{pd.Timestamp(newest) - pd.Timedelta(days=_DAYS):%Y-%m-%d}"
-    before = _by_day(part for part in parts if part.run_id not in runs and oldest <= part.date <= newest)
-    classes = Run.open(pred, max(runs)).config.classes
+    config = Run.open(pred, max(runs)).config
+    # Another model, promoted meanwhile, hears other emotions in the same calls.
+    alike = {
+        run_id
+        for run_id in {part.run_id for part in parts if oldest <= part.date <= newest} - {*runs}
+        if Run.open(pred, run_id).config.scoring_fingerprint == config.scoring_fingerprint
+    }
+    before = _by_day(part for part in parts if part.run_id in alike and oldest <= part.date <= newest)
+    classes = config.classes
     rows = pd.concat([_measures(pred, group, classes) for day, group in tonight.items() if day >= oldest])
     reference = [_measures(pred, group, classes) for group in before.values()]
     return compare(rows, pd.concat(reference) if reference else rows[:0])

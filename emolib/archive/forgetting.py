@@ -22,7 +22,8 @@ from emolib.archive.joining import refresh_calls
 from emolib.archive.ledger import known, runs
 from emolib.archive.predictions import Part, committed, scan
 from emolib.archive.rewriting import take_out
-from emolib.archive.schemas import BLOCK_TABLES, schema
+from emolib.archive.schemas import schema
+from emolib.archive.shadow import tables_of_blocks
 from emolib.errors import EmolibError
 from emolib.storage import AnyPath, read_json, resolve, write_json
 
@@ -68,8 +69,8 @@ def forget_before(pred: AnyPath, date: str) -> int:
     taken = forget(pred, {name for rows in _named(pred, before=date) for name in rows["recording_id"]}, before=date)
     for part in committed(pred):
         if is_before(part.date, date):  # nothing is left of it
-            for table in BLOCK_TABLES:
-                part.path(pred, table).unlink(missing_ok=True)
+            for root, table in tables_of_blocks(pred):
+                part.path(root, table).unlink(missing_ok=True)
     return taken
 
 

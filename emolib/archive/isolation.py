@@ -60,7 +60,7 @@ class _FailedError(Exception):
 
 
 def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
-    """Score a block of a stored run like `emolib.archive.scoring.score_block`, whatever its recordings do.
+    """Score a block of a stored run like `emolib.archive.blocks.score_block`, whatever its recordings do.
 
     The scorer is started with the first block of a thread, and ends with its process.
 

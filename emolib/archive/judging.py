@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from emolib.archive import truth as truths
 from emolib.archive.aggregates import labels_of
-from emolib.archive.ledger import RunConfig, runs
+from emolib.archive.ledger import runs
 from emolib.archive.predictions import read, require_predictions
+from emolib.archive.run_settings import RunConfig
 from emolib.archive.talk import PARTIES, Talk, talk
 from emolib.corpora import labels
 from emolib.errors import AudioError, Outcome, SettingsError

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -23,165 +23,24 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
-from emolib.archive.aggregates import labels_of, mistakes, window_config
 from emolib.archive.calls import is_before
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import LOCK_NAME
 from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
-from emolib.archive.schemas import BLOCK_TABLES, SCHEMA_VERSION, schema
-from emolib.config import Limits, Role, ScoringConfig, Settings, differences, fingerprint, parse
+from emolib.archive.promotion import in_force
+from emolib.archive.run_settings import RunConfig, shared_settings
+from emolib.archive.schemas import schema
+from emolib.archive.shadow import tables_of_blocks
+from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
-from emolib.features.windows import window_shape
-from emolib.sound.speech import VERSION
-from emolib.storage import AnyPath, absolute, is_local, read_json, resolve, write_bytes, write_json
-
-if TYPE_CHECKING:
-    from emolib.learning.bundle import ModelBundle
+from emolib.storage import AnyPath, is_local, read_json, resolve, write_bytes, write_json
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
 _RUNS_TO_LEARN_FROM = 10
 _STAMP = "%Y%m%dT%H%M%S"
-
-
-class RunConfig(Settings):
-    """Everything that a worker needs to know of a run, and that says whether its rows may stand beside others.
-
-    Parameters
-    ----------
-    model, archive
-        Absolute paths, or URLs.
-    scoring_settings
-        What `scoring_fingerprint` is the fingerprint of, see `scoring_settings`.
-    classes
-        The public classes, in the order of the columns.
-    priors
-        Share of each class that its probabilities take for granted: the model's own, or those they are corrected for.
-    mistakes
-        How often the model, so set, gives a label to windows of a class, by validation speaker: ``[speaker][class]
-        [label]``, the last label: none. For estimates of how frequent the classes are (see `emolib.archive.mixture`).
-    batch
-        Windows that the model sees at once; changes no number.
-    limits
-        Of what a recording may cost.
-    pattern, calls_table
-        Where the metadata of its plan came from; it stands there, so that neither is asked again.
-    pseudonyms
-        Tells with which key pseudonyms were given; None: there are none.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    archive: str
-    model: str
-    model_id: str
-    scoring: ScoringConfig
-    scoring_settings: dict[str, Any]
-    scoring_fingerprint: str
-    classes: tuple[str, ...]
-    priors: tuple[float, ...]
-    mistakes: tuple[tuple[tuple[int, ...], ...], ...]
-    batch: int
-    block_s: float
-    max_recordings: int
-    limits: Limits = Limits()
-    pattern: str | None = None
-    calls_table: str | None = None
-    pseudonyms: str | None = None
-
-
-def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
-    """Return all settings that change the numbers of a row, in a form that does not depend on how they were said."""
-    roles, labels, known_audio = config.scored_roles, labels_of(bundle, config), config.known_audio
-    # Only where there is some: rows from before there was known audio may stand beside those without.
-    known = {} if known_audio is None else {"known_audio": known_audio.known_audio_id}
-    return known | {
-        "model_id": bundle.model_id,
-        "labels": bundle.scheme.name,
-        "classes": list(labels.classes),
-        "abstention_threshold": bundle.abstention_threshold,
-        "features": bundle.profile.fingerprinted()["features"],
-        "windows": window_config(bundle, config).model_dump(mode="json"),
-        "speech": VERSION,
-        "min_level_dbfs": config.min_level_dbfs,
-        "min_speech_s": config.min_speech_s,
-        "channels": _roles(config.channels),
-        # Only where they are said, so that predictions from before there were any may be continued.
-        **{
-            f"channels_{direction}": _roles(config.channels_by_direction[direction])
-            for direction in sorted(config.channels_by_direction)
-        },
-        "roles": None if roles is None else sorted(roles),
-        "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},
-        "priors": None if labels.wanted is None else _spelt(labels.classes, labels.wanted),
-    }
-
-
-def _roles(channels: Mapping[int, Role]) -> dict[str, Role]:
-    return {str(channel): channels[channel] for channel in sorted(channels)}
-
-
-def _spelt(classes: Sequence[str], shares: Sequence[float]) -> str:
-    return ",".join(f"{name}={share!r}" for name, share in zip(classes, shares, strict=True))
-
-
-def scoring_fingerprint(bundle: ModelBundle, config: ScoringConfig) -> str:
-    """Return the fingerprint of `scoring_settings`: rows that share it may stand in one table."""
-    return fingerprint(scoring_settings(bundle, config))
-
-
-def run_config(
-    bundle: ModelBundle,
-    *,
-    model: AnyPath,
-    archive: AnyPath,
-    scoring: ScoringConfig,
-    batch: int = 64,
-    block_s: float = 3600.0,
-    max_recordings: int = 1000,
-    limits: Limits | None = None,
-    pattern: str | None = None,
-    calls_table: str | None = None,
-    pseudonyms: str | None = None,
-) -> RunConfig:
-    """Return the settings of a run that scores an archive with a model.
-
-    Parameters
-    ----------
-    model
-        The folder that the bundle was loaded from.
-
-    Raises
-    ------
-    SettingsError
-        If the settings contradict each other or the model.
-    """
-    if scoring.roles and scoring.scored_roles is None:
-        raise SettingsError(
-            f"roles {', '.join(scoring.roles)} to score found without the channels that have them; give the channels "
-            "too, such as 0=agent,1=customer"
-        )
-    window_shape(bundle.profile.features, window_config(bundle, scoring))
-    settings, labels = scoring_settings(bundle, scoring), labels_of(bundle, scoring)
-    return RunConfig(
-        archive=absolute(archive),
-        model=absolute(model),
-        model_id=bundle.model_id,
-        scoring=scoring,
-        scoring_settings=settings,
-        scoring_fingerprint=fingerprint(settings),
-        classes=labels.classes,
-        priors=labels.wanted or labels.trained,
-        mistakes=mistakes(bundle, scoring).tolist(),
-        batch=batch,
-        block_s=block_s,
-        max_recordings=max_recordings,
-        limits=limits or Limits(),
-        pattern=pattern,
-        calls_table=calls_table,
-        pseudonyms=pseudonyms,
-    )
 
 
 def check_out(pred: AnyPath, config: RunConfig) -> None:
@@ -213,7 +72,10 @@ def check_out(pred: AnyPath, config: RunConfig) -> None:
                 f"{pred} holds predictions of the archive {run.config.archive}, found {config.archive}; give another "
                 "--out, or let a link lead from the old place to the archive where it moved"
             )
-        if differs := differences(dict(run.config.scoring_settings), dict(config.scoring_settings)):
+        ours, theirs = dict(run.config.scoring_settings), dict(config.scoring_settings)
+        if (promoted := in_force(pred)) is not None and promoted.model_id == config.model_id:
+            ours, theirs = shared_settings(ours), shared_settings(theirs)
+        if differs := differences(ours, theirs):
             raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out")
 
 
@@ -382,8 +244,8 @@ class Run:
         """
         done = set(committed(self.pred))
         swept = 0
-        for table in BLOCK_TABLES:
-            for path in files(self.pred, table):
+        for root, table in tables_of_blocks(self.pred):
+            for path in files(root, table):
                 part = part_of(path)
                 uncommitted = part is not None and part.run_id == self.run_id and part not in done
                 if uncommitted or (is_litter(path) and f"part-{self.run_id}-" in path.name):

@@ -44,7 +44,7 @@ class WindowPool:
     """
 
     def __init__(self, bundle: ModelBundle, *, batch: int) -> None:
-        self._bundle, self._batch = bundle, batch
+        self.bundle, self._batch = bundle, batch
         self._waiting: list[tuple[NDArray[np.float32], NDArray[np.int32], _Deliver]] = []
         self._count = 0
 
@@ -71,12 +71,36 @@ class WindowPool:
         if not self._count:
             return
         features, valid_frames, _ = zip(*self._waiting, strict=True)
-        probabilities = self._bundle.predict(np.concatenate(features), np.concatenate(valid_frames), batch=self._batch)
+        probabilities = self.bundle.predict(np.concatenate(features), np.concatenate(valid_frames), batch=self._batch)
         start = 0
         for part, _, deliver in self._waiting:
             deliver(probabilities[start : start + len(part)])
             start += len(part)
         self._waiting, self._count = [], 0
+
+
+class _Reading:
+    """What one model says of a channel's windows."""
+
+    def __init__(self, pool: WindowPool, config: ScoringConfig) -> None:
+        self._pool = pool
+        self._labels = labels_of(pool.bundle, config)
+        self._probabilities: list[NDArray[np.float32]] = []
+
+    def add(self, features: NDArray[np.float32], valid_frames: NDArray[np.int32]) -> None:
+        self._pool.add(features, valid_frames, self._probabilities.append)
+
+    def judged(
+        self, start_s: NDArray[np.float64], end_s: NDArray[np.float64], valid_frames: NDArray[np.int32]
+    ) -> ScoredWindows:
+        return judge(
+            np.concatenate(self._probabilities),
+            self._labels,
+            weight=valid_frames,
+            start_s=start_s,
+            end_s=end_s,
+            abstention_threshold=self._pool.bundle.abstention_threshold,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +117,8 @@ class ChannelResult:
         The other columns of its row in `channels`.
     windows
         What the model says of its windows; None where none was scored.
+    shadow
+        What the candidate says of them; None where it did not listen in either.
     """
 
     code: Code
@@ -100,6 +126,7 @@ class ChannelResult:
     speech: NDArray[np.bool_]
     columns: dict[str, Any]
     windows: ScoredWindows | None = None
+    shadow: ScoredWindows | None = None
 
 
 class Channel:
@@ -111,6 +138,8 @@ class Channel:
         Who speaks on it, None where nothing says it.
     pool
         Where its windows wait for the model.
+    shadow
+        Where they wait for a candidate too; None: for none.
     known_audio
         What is no speech wherever it is heard; None: nothing is known.
 
@@ -124,15 +153,16 @@ class Channel:
         self,
         role: Role | None,
         *,
-        bundle: ModelBundle,
         config: ScoringConfig,
         pool: WindowPool,
+        shadow: WindowPool | None = None,
         known_audio: KnownAudio | None = None,
     ) -> None:
-        self._role = role
+        bundle = pool.bundle
+        self._role, self._config = role, config
         self._labels = labels_of(bundle, config)
-        self._config, self._pool = config, pool
-        self._abstention_threshold = bundle.abstention_threshold
+        self._reading = _Reading(pool, config)
+        self._shadow = None if shadow is None else _Reading(shadow, config)
         self._windows = None
         if is_scored(role, config):
             self._windows = WindowStream(features=bundle.profile.features, windows=window_config(bundle, config))
@@ -144,9 +174,8 @@ class Channel:
         self._late: deque[tuple[float, NDArray[np.float32]]] = deque()
         self._samples = self._clipped = self._total = 0
         self._peak, self._least_peak = 0.0, 10 ** (config.min_level_dbfs / 20)
-        # Of the windows with enough speech, in parts: start_s, end_s, valid frames; and what the model says of them.
+        # Of the windows with enough speech, in parts: start_s, end_s, valid frames.
         self._spoken: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]] = []
-        self._probabilities: list[NDArray[np.float32]] = []
         self.flags: list[str] = []
         """What is odd about it; what only shows beside other channels is added from outside."""
 
@@ -174,7 +203,8 @@ class Channel:
         self._total += len(spoken)
         if spoken.any():
             self._spoken.append((cut.start_s[spoken], cut.end_s[spoken], cut.valid_frames[spoken]))
-            self._pool.add(cut.features[spoken], cut.valid_frames[spoken], self._probabilities.append)
+            for reading in filter(None, (self._reading, self._shadow)):
+                reading.add(cut.features[spoken], cut.valid_frames[spoken])
 
     def _is_spoken(self, start_s: float, end_s: float) -> bool:
         """Return whether a window has enough speech; one that is too short for that must be full of it."""
@@ -226,18 +256,12 @@ class Channel:
                 found.append(f"{heard.known_audio_s:.1f} s of known audio")
             message = f"{', '.join(found[:-1])} and {found[-1]} found, but no window with {least}"
             return ChannelResult(Code.NO_SPEECH, message, heard.speech, columns)
-        start_s, end_s, valid_frames = (np.concatenate(parts) for parts in zip(*self._spoken, strict=True))
-        windows = judge(
-            np.concatenate(self._probabilities),
-            self._labels,
-            weight=valid_frames,
-            start_s=start_s,
-            end_s=end_s,
-            abstention_threshold=self._abstention_threshold,
-        )
-        columns["windows_scored"] = len(start_s)
+        spoken = [np.concatenate(parts) for parts in zip(*self._spoken, strict=True)]
+        windows = self._reading.judged(*spoken)
+        columns["windows_scored"] = len(windows.emotion)
         columns |= channel_columns(windows, self._labels, duration_s=duration_s)
-        return ChannelResult(code, message, heard.speech, columns, windows)
+        shadow = None if self._shadow is None else self._shadow.judged(*spoken)
+        return ChannelResult(code, message, heard.speech, columns, windows, shadow)
 
 
 class Twins:

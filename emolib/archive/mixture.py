@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emolib.archive.ledger import RunConfig
+from emolib.archive.run_settings import RunConfig
 from emolib.learning.priors import Prevalence, estimate_priors, prevalence
 
 _WINDOWS = 1_000_000  # that the likely mixture is estimated from; more would say no more

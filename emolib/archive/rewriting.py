@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from emolib.archive.joining import mark_stale
 from emolib.archive.ledger import Run
 from emolib.archive.predictions import Part, committed, part_of, scan, write_part
-from emolib.archive.schemas import BLOCK_TABLES, schema
+from emolib.archive.schemas import schema
+from emolib.archive.shadow import tables_of_blocks
 from emolib.storage import AnyPath, resolve
 
 
@@ -46,15 +47,15 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
         mark_stale(pred, holding, gone)
     for part in holding:
         classes = Run.open(pred, part.run_id).config.classes
-        for table in BLOCK_TABLES:
-            if not part.path(pred, table).exists():
-                continue  # damage, which is for `verify` to say
-            rows = _rows(pred, table, part, classes)
+        for root, table in tables_of_blocks(pred):
+            if not part.path(root, table).exists():
+                continue  # no candidate has listened in; or damage, which is for `verify` to say
+            rows = _rows(root, table, part, classes)
             named = pc.is_in(rows["recording_id"], gone)
             left = rows.filter(pc.invert(named))
             if table == "recordings":
                 left = _alone(left, gone)
-            write_part(pred, table, part, left, classes=classes)
+            write_part(root, table, part, left, classes=classes)
             if table == "recordings":
                 taken += pc.sum(named).as_py()
     return taken

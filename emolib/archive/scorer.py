@@ -11,11 +11,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 
+from emolib.archive.blocks import score_block
 from emolib.archive.isolation import SLOWEST, At, Request
 from emolib.archive.ledger import Run
 from emolib.archive.outcomes import BlockResult, Verdict
 from emolib.archive.plan import PlannedRecording
-from emolib.archive.scoring import score_block
 from emolib.errors import Code, EmolibError
 
 _LATE_S = 60.0  # after its limit a scorer ends itself, if nobody is there any more to end it

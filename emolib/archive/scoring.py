@@ -1,17 +1,13 @@
-"""Recordings -> their rows; one block of recordings -> its parts. What runs on the workers."""
+"""Recordings -> their rows."""
 
 from __future__ import annotations
 
 import errno
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from upath import UPath
 
@@ -23,15 +19,14 @@ from emolib.archive.aggregates import (
 )
 from emolib.archive.calls import channel_roles
 from emolib.archive.leaks import Leaks
-from emolib.archive.ledger import Run, RunConfig
 from emolib.archive.listening import Channel, Twins, WindowPool
-from emolib.archive.outcomes import BlockResult, Verdict
+from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PlannedRecording
-from emolib.archive.predictions import Part, filesystem, write_part
 from emolib.archive.schemas import PROVENANCE, schema
+from emolib.archive.shadow import Shadow
 from emolib.archive.talk import talk, talk_columns
 from emolib.config import ScoringConfig
-from emolib.errors import AudioError, Code, OutputError, SettingsError
+from emolib.errors import AudioError, Code
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.known_audio import KnownAudio, load_known_audio
@@ -51,108 +46,17 @@ class RecordingRows:
         Its rows in `channels`; none where it failed.
     windows
         Its rows in `windows`.
+    shadow
+        The same by the candidate; none of a call that it did not listen in on.
     """
 
     recording: dict[str, Any]
     channels: list[dict[str, Any]]
     windows: pa.Table
+    shadow: pa.Table
 
 
 Begins = Callable[[PlannedRecording | None], None]
-
-
-def score_block(
-    pred: str, run_id: str, block: int, *, alone: str | None = None, begins: Begins | None = None
-) -> BlockResult:
-    """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
-
-    May run twice, and at once: both write the same. A block that is committed is left as it is. A recording on which
-    there is a verdict gets that for an outcome, unheard.
-
-    Parameters
-    ----------
-    pred
-        Folder or URL of the predictions.
-    alone
-        Score only this recording of the block, and write nothing: to see whether it can be done.
-    begins
-        See `score_recordings`.
-
-    Raises
-    ------
-    SettingsError
-        If the run or its model is gone or is not what was planned with.
-    GoldenCheckError
-        If this machine does not reproduce the model's numbers.
-    OutputError
-        If there is no room for the parts, or no leave to write them.
-    """
-    started = time.monotonic()
-    run = Run.open(pred, run_id)
-    planned = run.planned(block)
-    part = Part(planned[0].date, run_id, block)
-    if part.path(pred, "recordings").exists():
-        return _committed(pred, part, started)
-    config, verdicts = run.config, run.verdicts(block)
-    if alone is not None:
-        planned, verdicts = [each for each in planned if each.recording_id == alone], {}
-    rows = score_recordings(
-        config.archive,
-        planned,
-        bundle=load_bundle(config.model, config.model_id),
-        config=config.scoring,
-        batch=config.batch,
-        verdicts=verdicts,
-        begins=begins,
-    )
-    if alone is None:
-        _write(pred, part, _tables(rows, run_id, config), config.classes)
-    return BlockResult(
-        block=block,
-        recordings=len(rows),
-        by_code=dict(Counter(each.recording["code"] for each in rows)),
-        audio_s=sum(each.recording["decoded_s"] or 0.0 for each in rows),
-        windows=sum(len(each.windows) for each in rows),
-        seconds=time.monotonic() - started,
-    )
-
-
-# Of a write: what every other one would meet as well. All else may pass, and the block is tried again.
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
-def _write(pred: str, part: Part, tables: Mapping[str, pa.Table], classes: Sequence[str]) -> None:
-    try:
-        for table, rows in tables.items():
-            write_part(pred, table, part, rows, classes=classes)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise OutputError(
-            f"{error.strerror} in {pred}, expected room to write to: make some, then run the same command again; what "
-            "is done stays done"
-        ) from error
-
-
-@lru_cache(maxsize=1)
-def load_bundle(path: str, model_id: str) -> ModelBundle:
-    """Return a model that reproduces its golden set on this machine, loaded once per process.
-
-    Raises
-    ------
-    SettingsError
-        If another model lies there.
-    GoldenCheckError
-        If the numbers deviate.
-    """
-    bundle = ModelBundle.load(path)
-    if bundle.model_id != model_id:
-        raise SettingsError(
-            f"model {bundle.model_id} found at {path}, expected {model_id}, which the run was planned with; "
-            "put that model back"
-        )
-    bundle.check_golden()
-    return bundle
 
 
 def score_recordings(
@@ -164,6 +68,8 @@ def score_recordings(
     batch: int = 64,
     verdicts: Mapping[str, Verdict] | None = None,
     begins: Begins | None = None,
+    candidate: ModelBundle | None = None,
+    shadow: Shadow | None = None,
 ) -> list[RecordingRows]:
     """Score some recordings; one that cannot be read is a row with a code, never an exception.
 
@@ -181,6 +87,8 @@ def score_recordings(
         By ``recording_id``, those that are not to be heard and what they get instead.
     begins
         Told which recording is listened to next, and None after the last one.
+    candidate, shadow
+        A model that listens in, and on which calls; None: there is none.
 
     Returns
     -------
@@ -193,6 +101,7 @@ def score_recordings(
         If the settings do not fit the model, or the known audio is gone or another.
     """
     pool, file = WindowPool(bundle, batch=batch), config.known_audio
+    listens_in = None if candidate is None or shadow is None else WindowPool(candidate, batch=batch)
     known_audio = None if file is None else load_known_audio(file.path, file.known_audio_id)
     heard = []
     for each in planned:
@@ -204,10 +113,12 @@ def score_recordings(
             continue
         if begins is not None:
             begins(each)
-        heard.append(_listen(root, each, bundle=bundle, config=config, pool=pool, known_audio=known_audio))
+        shadowed = listens_in if shadow is not None and shadow.hears(each.call_id) else None
+        heard.append(_listen(root, each, config=config, pool=pool, shadow=shadowed, known_audio=known_audio))
     if begins is not None:
         begins(None)
-    pool.flush()
+    for waiting in filter(None, (pool, listens_in)):
+        waiting.flush()
     labels = labels_of(bundle, config)
     return [_rows(each, labels) for each in heard]
 
@@ -235,16 +146,16 @@ def _hear(
     place: UPath,
     planned: PlannedRecording,
     *,
-    bundle: ModelBundle,
     config: ScoringConfig,
     pool: WindowPool,
+    shadow: WindowPool | None,
     known_audio: KnownAudio | None,
 ) -> _Heard:
     _check_version(place, planned)
-    rate = bundle.profile.features.sampling_rate
+    rate = pool.bundle.profile.features.sampling_rate
     with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
         roles = channel_roles(sound.info.channels, config, planned.direction)
-        channels = [Channel(role, bundle=bundle, config=config, pool=pool, known_audio=known_audio) for role in roles]
+        channels = [Channel(role, config=config, pool=pool, shadow=shadow, known_audio=known_audio) for role in roles]
         twins = Twins(len(channels))
         leaks = Leaks(len(channels), sampling_rate=rate, min_level_dbfs=config.min_level_dbfs)
         for block in sound:
@@ -323,9 +234,10 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
     }
     if heard.info is None or heard.decoded_s is None:
         row |= _ending(heard.code) | {"message": _said(planned, heard.message)}
-        return RecordingRows(row, [], _no_windows(labels))
+        return RecordingRows(row, [], *[_no_windows(labels)] * 2)
     channels: list[dict[str, Any]] = []
-    windows: list[pa.Table] = []
+    windows: list[pa.Table] = [_no_windows(labels)]
+    shadow: list[pa.Table] = [_no_windows(labels)]
     messages: dict[Code, str] = {}
     speech = []
     for number, channel in enumerate(heard.channels):
@@ -336,6 +248,8 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         speech.append(result.speech)
         if result.windows is not None:
             windows.append(_window_table(result.windows, labels, identity))
+        if result.shadow is not None:
+            shadow.append(_window_table(result.shadow, labels, identity))
     code = next(code for code in _PRECEDENCE if code in messages)
     facts = dict.fromkeys([messages[code], heard.message])  # one of them, where the decode already says it
     row |= _ending(code) | {
@@ -346,7 +260,7 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         "message": _said(planned, "; ".join(filter(None, facts))),
     }
     row |= talk_columns(talk(speech, [channel["role"] for channel in channels]))
-    return RecordingRows(row, channels, pa.concat_tables(windows) if windows else _no_windows(labels))
+    return RecordingRows(row, channels, pa.concat_tables(windows), pa.concat_tables(shadow))
 
 
 def _ending(code: Code) -> dict[str, str]:
@@ -379,33 +293,3 @@ def _no_windows(labels: Labels) -> pa.Table:
 def _window_schema(labels: Labels) -> pa.Schema:
     whole = schema("windows", labels.classes)
     return pa.schema([field for field in whole if field.name not in PROVENANCE])
-
-
-def _tables(rows: Sequence[RecordingRows], run_id: str, config: RunConfig) -> dict[str, pa.Table]:
-    """Return a block's tables in the order in which they are written: `recordings` is the commit."""
-    stamp = {"model_id": config.model_id, "run_id": run_id, "scoring_fingerprint": config.scoring_fingerprint}
-    windows = pa.concat_tables([each.windows for each in rows])
-    whole = schema("windows", config.classes)
-    stamped = [pa.repeat(pa.scalar(stamp[name], whole.field(name).type), len(windows)) for name in PROVENANCE]
-    named = {
-        "channels": [channel for each in rows for channel in each.channels],
-        "recordings": [each.recording for each in rows],
-    }
-    return {"windows": pa.Table.from_arrays([*windows.columns, *stamped], schema=whole)} | {
-        table: pa.Table.from_pylist([{**row, **stamp} for row in listed], schema=schema(table, config.classes))
-        for table, listed in named.items()
-    }
-
-
-def _committed(pred: str, part: Part, started: float) -> BlockResult:
-    """Return the numbers of a block that was done before, from its parts."""
-    recordings, windows = part.path(pred, "recordings"), part.path(pred, "windows")
-    rows = pq.read_table(recordings.path, columns=["code", "decoded_s"], filesystem=filesystem(recordings))
-    return BlockResult(
-        block=part.block,
-        recordings=len(rows),
-        by_code=dict(Counter(rows["code"].to_pylist())),
-        audio_s=sum(seconds or 0.0 for seconds in rows["decoded_s"].to_pylist()),
-        windows=pq.read_metadata(windows.path, filesystem=filesystem(windows)).num_rows,
-        seconds=time.monotonic() - started,
-    )

@@ -29,9 +29,11 @@ from emolib.archive.predictions import (
     part_of,
     require_predictions,
 )
+from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import BLOCK_TABLES, KEYS, PROVENANCE, SCHEMA_VERSION, TABLES, schema
+from emolib.archive.shadow import Shadow, place_of, tables_of_blocks
 from emolib.errors import Code, SettingsError
-from emolib.storage import AnyPath
+from emolib.storage import AnyPath, resolve
 
 _TOLERANCE = 1e-3  # of sums of float32 probabilities
 
@@ -107,6 +109,7 @@ def verify(pred: AnyPath) -> Verification:
                 rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
         if len(tables) == len(BLOCK_TABLES):
             problems += _block_problems(part, tables)
+            problems += _shadow_problems(pred, part, runs[part.run_id], tables["windows"])
     nothing = pd.DataFrame(columns=["recording_id", "code", "decoded_s", "run_id", "block", *_PLANNED])
     everything = pd.concat(rows) if rows else nothing
     counts.update({code: int(number) for code, number in everything["code"].value_counts().items()})
@@ -130,18 +133,18 @@ def _runs(pred: AnyPath, problems: list[str]) -> dict[str, ledger.Run]:
 def _stray_files(pred: AnyPath, runs: dict[str, ledger.Run], done: set[Part], counts: Counter[str]) -> Iterator[str]:
     """Yield what lies in the tables and is no part, or a part that nobody committed; count litter."""
     of_calls = {path for group in files_of_calls(pred).values() for path in group}
-    for table in TABLES:
-        for path in files(pred, table):
-            part = part_of(path)
+    for root, table in [*tables_of_blocks(pred), (resolve(pred), "calls")]:
+        for path in files(root, table):
+            part, where = part_of(path), _relative(pred, path)
             if is_litter(path):
                 counts["litter"] += 1
             elif table == "calls":
                 if path not in of_calls:
-                    yield f"calls/{path.parent.name}/{path.name}: no file of the table; move it away"
+                    yield f"{where}: no file of the table; move it away"
             elif part is None:
-                yield f"{table}/{path.parent.name}/{path.name}: no part of the table; move it away"
+                yield f"{where}: no part of the table; move it away"
             elif part not in done and not (part.run_id in runs and runs[part.run_id].is_open):
-                yield f"{_where(part, table)}: not committed, there is no such part in recordings; remove it"
+                yield f"{where}: not committed, there is no such part in recordings; remove it"
 
 
 def _read_block(pred: AnyPath, part: Part, run: ledger.Run, problems: list[str]) -> dict[str, pd.DataFrame]:
@@ -155,8 +158,28 @@ def _read_block(pred: AnyPath, part: Part, run: ledger.Run, problems: list[str])
             problems.append(f"{where}: {problem or missing}")
             continue
         frame = tables[table] = rows.to_pandas()
-        problems += _stamp_problems(where, frame, run)
+        problems += _stamp_problems(where, frame, run.run_id, config)
     return tables
+
+
+def _shadow_problems(pred: AnyPath, part: Part, run: ledger.Run, windows: pd.DataFrame) -> Iterator[str]:
+    """Look at what a candidate says of a block, if it has listened in."""
+    if (shadow := run.config.shadow) is None:
+        return
+    place = part.path(place_of(pred, shadow.model_id), "windows")
+    rows, problem = _readable(place, "windows", run.config.classes)
+    where = _relative(pred, place)
+    if rows is None:
+        if problem:
+            yield f"{where}: {problem}"
+        return
+    frame, keys = rows.to_pandas(), KEYS["windows"]
+    yield from _stamp_problems(where, frame, run.run_id, shadow)
+    unheard = ~pd.MultiIndex.from_frame(frame[keys]).isin(pd.MultiIndex.from_frame(windows[keys]))
+    if unheard.any():
+        yield f"{where}: windows that the model has not labelled, in {int(unheard.sum())} rows"
+    if frame.duplicated(keys).any() or not (_sums_to_one(frame, "p_") & _sums_to_one(frame, "polarity_")).all():
+        yield f"{where}: rows that stand twice, or whose probabilities do not sum to 1"
 
 
 def _readable(place: UPath, table: str, classes: Sequence[str]) -> tuple[pa.Table | None, str]:
@@ -172,9 +195,8 @@ def _readable(place: UPath, table: str, classes: Sequence[str]) -> tuple[pa.Tabl
     return (None if differs else rows), differs
 
 
-def _stamp_problems(where: str, rows: pd.DataFrame, run: ledger.Run) -> Iterator[str]:
-    config = run.config
-    stamp = {"model_id": config.model_id, "run_id": run.run_id, "scoring_fingerprint": config.scoring_fingerprint}
+def _stamp_problems(where: str, rows: pd.DataFrame, run_id: str, by: RunConfig | Shadow) -> Iterator[str]:
+    stamp = {"model_id": by.model_id, "run_id": run_id, "scoring_fingerprint": by.scoring_fingerprint}
     for name in PROVENANCE:
         others = rows.loc[rows[name] != stamp[name], name]
         if len(others):
@@ -252,7 +274,7 @@ def _read_calls(pred: AnyPath, runs: dict[str, ledger.Run], problems: list[str])
             frame = rows.to_pandas().assign(date=date)
             for run_id, group in frame.groupby("run_id"):
                 if run_id in runs:
-                    problems += _stamp_problems(where, group, runs[run_id])
+                    problems += _stamp_problems(where, group, run_id, runs[run_id].config)
                 else:
                     problems.append(f"{where}: run {run_id} is not among the runs")
             frames.append(frame[frames[0].columns])
@@ -366,6 +388,10 @@ def _rows(part: Part, table: str, rows: pd.DataFrame, wrong: pd.Series | NDArray
     if len(bad):
         first = ", ".join(f"{name} {bad[name].iloc[0]}" for name in KEYS[table])
         yield f"{_where(part, table)}: {what}, in {len(bad)} rows, first {first}"
+
+
+def _relative(pred: AnyPath, path: UPath) -> str:
+    return str(path).removeprefix(str(resolve(pred))).lstrip("/")
 
 
 def _where(part: Part, table: str) -> str:

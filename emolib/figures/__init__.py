@@ -116,13 +116,22 @@ def histogram(
     return figure
 
 
-def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, title: str = "") -> Figure:
-    """Draw a confusion matrix, each row as shares of its true class.
+def confusion_matrix(
+    counts: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    title: str = "",
+    rows: str = "true",
+    columns: str = "predicted",
+) -> Figure:
+    """Draw a confusion matrix, each row as shares of its true class; or how two models agree.
 
     Parameters
     ----------
     counts
         Rows are true classes, columns predicted ones; shape ``(class, class)``.
+    rows, columns
+        What they are called.
 
     Examples
     --------
@@ -131,8 +140,8 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, title
     """
     names = [name.replace("_", "\n") for name in classes]
     figure, axes = _table(counts, names, names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_xlabel(columns)
+    axes.set_ylabel(rows)
     axes.set_title(title, fontsize=10)
     return figure
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from emolib import archive, figures
 from emolib.archive import ledger
+from emolib.archive.agreement import Agreement
 from emolib.archive.drift import Drift
 from emolib.archive.mixture import Mixture, mixture
+from emolib.archive.run_settings import RunConfig
 from emolib.errors import Outcome
 from emolib.report.pages import new_folder, render
 from emolib.storage import AnyPath, resolve, write_bytes
@@ -24,7 +26,12 @@ _POLARITIES = ["polarity_negative", "polarity_neutral", "polarity_positive"]
 
 
 def write_site(
-    pred: AnyPath, out: AnyPath, *, runs: Collection[str] | None = None, drifts: Sequence[Drift] = ()
+    pred: AnyPath,
+    out: AnyPath,
+    *,
+    runs: Collection[str] | None = None,
+    drifts: Sequence[Drift] = (),
+    agreement: Agreement | None = None,
 ) -> str:
     """Write the page of some predictions.
 
@@ -38,6 +45,8 @@ def write_site(
         Ids of the runs that it tells of; None: all.
     drifts
         What these runs brought against those before.
+    agreement
+        How a candidate that listened in stands to the model.
 
     Returns
     -------
@@ -51,7 +60,7 @@ def write_site(
     """
     folder = new_folder(out)
     tables = {name: archive.read(pred, table=name, runs=runs) for name in ("recordings", "channels", "windows")}
-    page = render("page.html.j2", {**_content(pred, **tables), "drifts": drifts})
+    page = render("page.html.j2", {**_content(pred, **tables), "drifts": drifts, "agreement": _agreement(agreement)})
     write_bytes(folder / "index.html", page.encode())
     return str(folder / "index.html")
 
@@ -61,7 +70,8 @@ def _content(pred: AnyPath, recordings: pd.DataFrame, channels: pd.DataFrame, wi
         recordings[["recording_id", "uri", "decoded_s"]], on="recording_id", validate="many_to_one"
     )
     config = ledger.runs(pred)[-1].config if len(recordings) else None
-    heard = None if config is None else mixture(windows, recordings, config)
+    # Estimates are by the mistakes of one model: rows from before another was promoted are left out.
+    heard = None if config is None else mixture(windows[windows["model_id"] == config.model_id], recordings, config)
     dates = recordings["date"].dt.strftime("%Y-%m-%d")
     return {
         "name": resolve(pred).name,
@@ -86,12 +96,19 @@ def _content(pred: AnyPath, recordings: pd.DataFrame, channels: pd.DataFrame, wi
     }
 
 
+def _agreement(found: Agreement | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    figure = figures.confusion_matrix(found.counts, found.labels, rows="model", columns="candidate")
+    return {**found.brief(), "svg": figures.to_svg(figure)}
+
+
 def _outcomes(recordings: pd.DataFrame) -> list[dict[str, Any]]:
     grouped = recordings.groupby(["outcome", "code"]).agg(count=("uri", "size"), seconds=("decoded_s", "sum"))
     return _records(grouped.reset_index().sort_values(["outcome", "count"], ascending=[False, False]))
 
 
-def _mixture(heard: Mixture, config: ledger.RunConfig) -> dict[str, Any]:
+def _mixture(heard: Mixture, config: RunConfig) -> dict[str, Any]:
     """Return how frequent the emotions are: a table, a picture, and text for `emolib score --priors`."""
     found = heard.prevalence
     rows = [

@@ -15,10 +15,11 @@ import pytest
 import soundfile
 
 from emolib import storage
-from emolib.archive import ledger, predictions, scoring
-from emolib.archive.ledger import Run, known, run_config
+from emolib.archive import blocks, ledger, predictions
+from emolib.archive.ledger import Run, known
 from emolib.archive.metadata import Sources
 from emolib.archive.plan import listing_table, plan
+from emolib.archive.run_settings import run_config
 from emolib.config import TELEPHONE, ScoringConfig
 from emolib.corpora.labels import scheme
 from emolib.learning.validation import Validation
@@ -86,8 +87,8 @@ def start_run(
     return Run.create(pred, config=config, plan=plan(listing, known(pred), block_s=block_s, sources=sources))
 
 
-def finish_run(run: Run) -> list[scoring.BlockResult]:
-    results = [scoring.score_block(str(run.pred), run.run_id, block) for block in run.todo()["block"]]
+def finish_run(run: Run) -> list[blocks.BlockResult]:
+    results = [blocks.score_block(str(run.pred), run.run_id, block) for block in run.todo()["block"]]
     run.close({"blocks": len(results)})
     return results
 
@@ -140,7 +141,7 @@ def stored_predictions(stored_archive: Path, tmp_path_factory: pytest.TempPathFa
     model = FakeBundle()
     pred = tmp_path_factory.mktemp("predictions") / "pred"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "load_bundle", lambda path, model_id: model)
+        patch.setattr(blocks, "load_bundle", lambda path, model_id: model)
         finish_run(start_run(pred, model, stored_archive))
     return pred
 
@@ -160,11 +161,11 @@ def pred(stored_predictions: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def start(bundle: FakeBundle, archive: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Plan a run over the archive; workers then get the fake model."""
-    monkeypatch.setattr(scoring, "load_bundle", lambda path, model_id: bundle)
+    monkeypatch.setattr(blocks, "load_bundle", lambda path, model_id: bundle)
     return lambda pred, **settings: start_run(pred, bundle, archive, **settings)
 
 
 @pytest.fixture
-def finish() -> Callable[[Run], list[scoring.BlockResult]]:
+def finish() -> Callable[[Run], list[blocks.BlockResult]]:
     """Score what is left of a run and close it."""
     return finish_run

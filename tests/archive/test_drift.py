@@ -20,9 +20,10 @@ from emolib.archive.drift import (
     jensen_shannon_distance,
     population_stability_index,
 )
-from emolib.archive.ledger import Run, run_config
+from emolib.archive.ledger import Run
 from emolib.archive.plan import PLAN_SCHEMA
 from emolib.archive.predictions import Part, write_part
+from emolib.archive.run_settings import run_config
 from emolib.archive.schemas import schema
 from emolib.config import ScoringConfig
 from emolib.report.site import write_site

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from emolib.archive import forgetting, read, rewriting, scoring
+from emolib.archive import blocks, forgetting, read, rewriting
 from emolib.archive.ledger import Verdict, known, runs
 from emolib.archive.plan import Choice, listing_table, plan
 from emolib.archive.predictions import files
@@ -126,7 +126,7 @@ def test_what_a_late_worker_brings_back_is_forgotten_again(start: Any, archive: 
     run = start(pred)
     (row,) = run.plan().itertuples()
     forgetting.bury(pred, [row.recording_id])
-    scoring.score_block(str(pred), run.run_id, 0)
+    blocks.score_block(str(pred), run.run_id, 0)
     assert forgetting.forget_buried(pred) == 1
     assert "late.wav" not in _everything(pred)
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from emolib.archive import forgetting, read, rewriting
+from emolib.archive.blocks import score_block
 from emolib.archive.drift import drift
 from emolib.archive.joining import calls_of, refresh_calls, stale
 from emolib.archive.ledger import open_runs, runs
 from emolib.archive.metadata import Sources, pattern_of
 from emolib.archive.predictions import Part, parts, place_of_calls
 from emolib.archive.schemas import schema
-from emolib.archive.scoring import score_block
 from emolib.archive.verification import verify
 from tests.archive.conftest import RATE, FakeBundle, finish_run, killed_before_write, start_run, voice, write_call
 
@@ -40,7 +40,7 @@ def stored_joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_call(root / "archive" / f"{place}.wav", said, said[::-1])
     with pytest.MonkeyPatch.context() as patch:
         model = FakeBundle()
-        patch.setattr("emolib.archive.scoring.load_bundle", lambda path, model_id: model)
+        patch.setattr("emolib.archive.blocks.load_bundle", lambda path, model_id: model)
         finish_run(start_run(root / "pred", model, root / "archive", block_s=3.0, sources=SOURCES))
     return root
 
@@ -59,7 +59,7 @@ def pred(stored_joined: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def score(bundle: Any, archive: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("emolib.archive.scoring.load_bundle", lambda path, model_id: bundle)
+    monkeypatch.setattr("emolib.archive.blocks.load_bundle", lambda path, model_id: bundle)
 
     def score(pred: Path, *, sources: Sources = SOURCES) -> None:
         run = start_run(pred, bundle, archive, block_s=1e6, sources=sources)

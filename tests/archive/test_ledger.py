@@ -8,20 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emolib.archive import read, scoring
-from emolib.archive.ledger import (
-    Run,
-    byte_rates,
-    check_out,
-    known,
-    open_runs,
-    remove_unstarted,
-    run_config,
-    runs,
-    scoring_fingerprint,
-)
+from emolib.archive import blocks, read
+from emolib.archive.ledger import Run, byte_rates, check_out, known, open_runs, remove_unstarted, runs
 from emolib.archive.plan import listing_table, plan
 from emolib.archive.predictions import Part, committed, parts
+from emolib.archive.run_settings import run_config, scoring_fingerprint
 from emolib.archive.schemas import BLOCK_TABLES, TABLES
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
@@ -74,8 +65,8 @@ def test_a_run_that_was_interrupted_gives_the_same_rows_as_one_that_was_not(
     pred = tmp_path / "pred"
     run = start(pred)
     first, second, *_ = run.blocks()["block"]
-    scoring.score_block(str(pred), run.run_id, first)
-    write_part = scoring.write_part
+    blocks.score_block(str(pred), run.run_id, first)
+    write_part = blocks.write_part
 
     def dies_before_the_commit(pred: Any, table: str, *rest: Any, **named: Any) -> None:
         if table == "recordings":
@@ -83,9 +74,9 @@ def test_a_run_that_was_interrupted_gives_the_same_rows_as_one_that_was_not(
         write_part(pred, table, *rest, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "write_part", dies_before_the_commit)
+        patch.setattr(blocks, "write_part", dies_before_the_commit)
         with pytest.raises(KeyboardInterrupt):
-            scoring.score_block(str(pred), run.run_id, second)
+            blocks.score_block(str(pred), run.run_id, second)
 
     assert first not in set(run.todo()["block"])
     assert second in set(run.todo()["block"])
@@ -105,9 +96,9 @@ def test_a_full_disk_ends_a_run_and_what_may_pass_does_not(
     def fails(*rest: Any, **named: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(scoring, "write_part", fails)
+    monkeypatch.setattr(blocks, "write_part", fails)
     with pytest.raises(raised, match=os.strerror(number)):
-        scoring.score_block(str(tmp_path / "pred"), run.run_id, 0)
+        blocks.score_block(str(tmp_path / "pred"), run.run_id, 0)
     assert len(run.todo()) == len(run.blocks())
 
 
@@ -121,15 +112,15 @@ def test_blocks_and_batches_change_no_row(start: Any, finish: Any, tmp_path: Pat
 
 def test_a_block_may_run_twice(start: Any, bundle: Any, tmp_path: Path) -> None:
     run = start(tmp_path)
-    one = scoring.score_block(str(tmp_path), run.run_id, 0)
+    one = blocks.score_block(str(tmp_path), run.run_id, 0)
     part = Part("2024-05-01", run.run_id, 0)
     content = [part.path(tmp_path, table).read_bytes() for table in BLOCK_TABLES]
     asked = len(bundle.asked)
-    two = scoring.score_block(str(tmp_path), run.run_id, 0)
+    two = blocks.score_block(str(tmp_path), run.run_id, 0)
     assert len(bundle.asked) == asked, "it is left as it is"
     assert (one.by_code, one.windows, one.audio_s) == (two.by_code, two.windows, two.audio_s)
     part.path(tmp_path, "recordings").unlink()
-    scoring.score_block(str(tmp_path), run.run_id, 0)
+    blocks.score_block(str(tmp_path), run.run_id, 0)
     assert [part.path(tmp_path, table).read_bytes() for table in BLOCK_TABLES] == content
 
 
@@ -188,7 +179,7 @@ def test_a_run_sweeps_what_it_left_before_it_is_closed(start: Any, finish: Any, 
 
 def test_an_abandoned_run_keeps_what_it_committed(start: Any, finish: Any, tmp_path: Path) -> None:
     run = start(tmp_path)
-    scoring.score_block(str(tmp_path), run.run_id, 0)
+    blocks.score_block(str(tmp_path), run.run_id, 0)
     run.close({}, abandoned=True)
     assert verify(tmp_path).problems == []
     finish(start(tmp_path))

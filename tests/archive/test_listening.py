@@ -51,7 +51,7 @@ def test_a_channel_is_the_same_however_it_is_heard(cuts: list[int], batch: int, 
     def hear(pieces: list[Any], batch: int) -> Any:
         bundle: Any = FakeBundle()
         pool = WindowPool(bundle, batch=batch)
-        channel = Channel(None, bundle=bundle, config=ScoringConfig(), pool=pool)
+        channel = Channel(None, config=ScoringConfig(), pool=pool)
         for piece in pieces:
             channel.hear(piece)
         channel.finish()

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from emolib.archive.aggregates import judge, labels_of, mistakes
-from emolib.archive.ledger import run_config, scoring_fingerprint
 from emolib.archive.mixture import mixture
+from emolib.archive.run_settings import run_config, scoring_fingerprint
 from emolib.config import ScoringConfig
 from emolib.errors import SettingsError
 from emolib.learning.priors import correct_priors

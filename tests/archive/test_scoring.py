@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from emolib.archive import read, scoring
-from emolib.archive.ledger import scoring_fingerprint
+from emolib.archive import blocks, read
 from emolib.archive.plan import PlannedRecording
+from emolib.archive.run_settings import scoring_fingerprint
 from emolib.archive.scoring import RecordingRows, score_recordings
 from emolib.config import KnownAudioFile, ScoringConfig
 from emolib.errors import SettingsError
 from emolib.features.windows import windowed_features
+from emolib.sound import audio
 from emolib.sound.fingerprints import ChannelFingerprints
 from emolib.sound.known_audio import KnownAudio, Stretch
 from emolib.sound.manifest import recording_id, version_of
@@ -186,7 +187,7 @@ def test_channel_figures_are_those_of_its_windows(score: Any, archive: Path, bun
     channel, windows = rows.channels[1], rows.windows.to_pandas().query("channel == 1").reset_index(drop=True)
     duration_s = rows.recording["decoded_s"]
     weight = windowed_features(
-        scoring.audio.read(archive / "2024-05-01/2.wav", sampling_rate=8000).signal[1],
+        audio.read(archive / "2024-05-01/2.wav", sampling_rate=8000).signal[1],
         features=bundle.profile.features,
         windows=bundle.profile.windows,
     ).valid_frames
@@ -250,15 +251,15 @@ def test_a_model_of_whole_clips_scores_whole_recordings(score: Any, bundle: Any)
 
 def test_a_worker_loads_and_checks_the_planned_model_once(monkeypatch: pytest.MonkeyPatch, bundle: Any) -> None:
     calls = []
-    monkeypatch.setattr(scoring.ModelBundle, "load", lambda path: calls.append(path) or bundle)
+    monkeypatch.setattr(blocks.ModelBundle, "load", lambda path: calls.append(path) or bundle)
     monkeypatch.setattr(bundle, "check_golden", lambda: calls.append("golden"))
-    scoring.load_bundle.cache_clear()
+    blocks.load_bundle.cache_clear()
     for _ in range(2):
-        assert scoring.load_bundle("model", "fake") is bundle
+        assert blocks.load_bundle("model", "fake") is bundle
     assert calls == ["model", "golden"]
     with pytest.raises(SettingsError, match="model fake found at model, expected another"):
-        scoring.load_bundle("model", "another")
-    scoring.load_bundle.cache_clear()
+        blocks.load_bundle("model", "another")
+    blocks.load_bundle.cache_clear()
 
 
 def test_real_and_broken_files_all_end_as_rows(shared: Path, bundle: Any) -> None:

@@ -20,7 +20,7 @@ _MINUTES = {"1 min": 1, "1 h": 60, "8 h": 480}
 _QUICK_MINUTES = {"1 min": 1, "10 min": 10}
 _BLOCK = """
 import json, sys, time
-from emolib.archive.scoring import score_block
+from emolib.archive.blocks import score_block
 from tests.benchmarks.timing import peak_mb
 began = time.perf_counter()
 result = score_block(sys.argv[1], sys.argv[2], 0)

@@ -66,7 +66,7 @@ model.predict({{"features": features, "valid_frames": np.full(1, features.shape[
 """
 _WORKER = """
 import json, sys, time
-from emolib.archive.scoring import score_block
+from emolib.archive.blocks import score_block
 from jobs.cluster import cluster_config, connect
 from jobs.fanout import Block, Done, fan_out
 from tests.benchmarks.timing import has_tensorflow, peak_mb

@@ -15,8 +15,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from emolib.archive.ledger import Run, known, run_config
+from emolib.archive.ledger import Run, known
 from emolib.archive.plan import listing_table, plan
+from emolib.archive.run_settings import run_config
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio

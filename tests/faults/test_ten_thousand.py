@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from emolib import archive
-from emolib.archive.ledger import Run, known, run_config
+from emolib.archive.blocks import score_block
+from emolib.archive.ledger import Run, known
 from emolib.archive.plan import listing_table, plan
-from emolib.archive.scoring import score_block
+from emolib.archive.run_settings import run_config
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle

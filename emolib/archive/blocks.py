@@ -1,0 +1,169 @@
+"""One block of a stored run -> its parts. What runs on the workers, in their scorers."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emolib.archive.ledger import Run
+from emolib.archive.outcomes import BlockResult
+from emolib.archive.predictions import Part, filesystem, write_part
+from emolib.archive.run_settings import RunConfig
+from emolib.archive.schemas import PROVENANCE, schema
+from emolib.archive.scoring import Begins, RecordingRows, score_recordings
+from emolib.archive.shadow import Shadow, place_of
+from emolib.errors import GoldenCheckError, OutputError, SettingsError
+from emolib.learning.bundle import ModelBundle
+
+
+def score_block(
+    pred: str, run_id: str, block: int, *, alone: str | None = None, begins: Begins | None = None
+) -> BlockResult:
+    """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
+
+    May run twice, and at once: both write the same. A block that is committed is left as it is. A recording on which
+    there is a verdict gets that for an outcome, unheard.
+
+    Parameters
+    ----------
+    pred
+        Folder or URL of the predictions.
+    alone
+        Score only this recording of the block, and write nothing: to see whether it can be done.
+    begins
+        See `score_recordings`.
+
+    Raises
+    ------
+    SettingsError
+        If the run or its model is gone or is not what was planned with.
+    GoldenCheckError
+        If this machine does not reproduce the model's numbers.
+    OutputError
+        If there is no room for the parts, or no leave to write them.
+    """
+    started = time.monotonic()
+    run = Run.open(pred, run_id)
+    planned = run.planned(block)
+    part = Part(planned[0].date, run_id, block)
+    if part.path(pred, "recordings").exists():
+        return _committed(pred, part, started)
+    config, verdicts = run.config, run.verdicts(block)
+    shadow = config.shadow
+    if alone is not None:
+        planned, verdicts = [each for each in planned if each.recording_id == alone], {}
+    rows = score_recordings(
+        config.archive,
+        planned,
+        bundle=load_bundle(config.model, config.model_id),
+        config=config.scoring,
+        batch=config.batch,
+        verdicts=verdicts,
+        begins=begins,
+        candidate=None if shadow is None else _candidate(shadow),
+        shadow=shadow,
+    )
+    if alone is None:
+        _write(pred, part, rows, config)
+    return BlockResult(
+        block=block,
+        recordings=len(rows),
+        by_code=dict(Counter(each.recording["code"] for each in rows)),
+        audio_s=sum(each.recording["decoded_s"] or 0.0 for each in rows),
+        windows=sum(len(each.windows) for each in rows),
+        seconds=time.monotonic() - started,
+    )
+
+
+# Of a write: what every other one would meet as well. All else may pass, and the block is tried again.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def _write(pred: str, part: Part, rows: Sequence[RecordingRows], config: RunConfig) -> None:
+    """Write what a block has for each table: a candidate's rows first, those of `recordings`, the commit, last."""
+    classes = config.classes
+    try:
+        if (shadow := config.shadow) is not None and any(len(each.shadow) for each in rows):
+            windows = _windows([each.shadow for each in rows], _stamp(shadow, part), config)
+            write_part(place_of(pred, shadow.model_id), "windows", part, windows, classes=classes)
+        for table, whole in _tables(rows, part, config).items():
+            write_part(pred, table, part, whole, classes=classes)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OutputError(
+            f"{error.strerror} in {pred}, expected room to write to: make some, then run the same command again; what "
+            "is done stays done"
+        ) from error
+
+
+@lru_cache(maxsize=2)  # a candidate has its place beside the model
+def load_bundle(path: str, model_id: str) -> ModelBundle:
+    """Return a model that reproduces its golden set on this machine, loaded once per process.
+
+    Raises
+    ------
+    SettingsError
+        If another model lies there.
+    GoldenCheckError
+        If the numbers deviate.
+    """
+    bundle = ModelBundle.load(path)
+    if bundle.model_id != model_id:
+        raise SettingsError(
+            f"model {bundle.model_id} found at {path}, expected {model_id}, which the run was planned with; "
+            "put that model back"
+        )
+    bundle.check_golden()
+    return bundle
+
+
+def _candidate(shadow: Shadow) -> ModelBundle | None:
+    """Return who listens in, or None where it can't: that a candidate is gone keeps no recording from its row."""
+    try:
+        return load_bundle(shadow.model, shadow.model_id)
+    except (SettingsError, GoldenCheckError):
+        return None
+
+
+def _stamp(by: RunConfig | Shadow, part: Part) -> dict[str, str]:
+    return {"model_id": by.model_id, "run_id": part.run_id, "scoring_fingerprint": by.scoring_fingerprint}
+
+
+def _windows(rows: Sequence[pa.Table], stamp: Mapping[str, str], config: RunConfig) -> pa.Table:
+    windows, whole = pa.concat_tables(rows), schema("windows", config.classes)
+    stamped = [pa.repeat(pa.scalar(stamp[name], whole.field(name).type), len(windows)) for name in PROVENANCE]
+    return pa.Table.from_arrays([*windows.columns, *stamped], schema=whole)
+
+
+def _tables(rows: Sequence[RecordingRows], part: Part, config: RunConfig) -> dict[str, pa.Table]:
+    """Return a block's tables in the order in which they are written: `recordings` is the commit."""
+    stamp = _stamp(config, part)
+    named = {
+        "channels": [channel for each in rows for channel in each.channels],
+        "recordings": [each.recording for each in rows],
+    }
+    return {"windows": _windows([each.windows for each in rows], stamp, config)} | {
+        table: pa.Table.from_pylist([{**row, **stamp} for row in listed], schema=schema(table, config.classes))
+        for table, listed in named.items()
+    }
+
+
+def _committed(pred: str, part: Part, started: float) -> BlockResult:
+    """Return the numbers of a block that was done before, from its parts."""
+    recordings, windows = part.path(pred, "recordings"), part.path(pred, "windows")
+    rows = pq.read_table(recordings.path, columns=["code", "decoded_s"], filesystem=filesystem(recordings))
+    return BlockResult(
+        block=part.block,
+        recordings=len(rows),
+        by_code=dict(Counter(rows["code"].to_pylist())),
+        audio_s=sum(seconds or 0.0 for seconds in rows["decoded_s"].to_pylist()),
+        windows=pq.read_metadata(windows.path, filesystem=filesystem(windows)).num_rows,
+        seconds=time.monotonic() - started,
+    )

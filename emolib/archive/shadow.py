@@ -1,0 +1,76 @@
+"""A shadow: a candidate that listens in on some calls. What it says counts for nothing, until it is promoted.
+
+The candidate sees the very windows that the model labels, of calls that their own ids choose, so the same ones every
+night. Its rows lie in ``PRED/_shadow/<model_id>/windows/date=…/part-…`` in the form of the table `windows`; each part
+is written before those of its block, counts with them, and goes with them. They are there to be compared (see
+`emolib.archive.agreement`).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from pydantic import Field
+from upath import UPath
+
+from emolib.archive.schemas import BLOCK_TABLES
+from emolib.config import Settings
+from emolib.storage import AnyPath, is_local, resolve
+
+_FOLDER = "_shadow"
+
+
+class Shadow(Settings):
+    """Who listens in, and on how much.
+
+    Parameters
+    ----------
+    model
+        Absolute path or URL of the candidate's bundle.
+    model_id, scoring_fingerprint
+        What stands on its rows.
+    share
+        Of the calls, above 0 and at most 1.
+    """
+
+    model: str
+    model_id: str
+    scoring_fingerprint: str
+    share: float = Field(gt=0, le=1)
+
+    def hears(self, call_id: str) -> bool:
+        """Return whether a call is one of those that the candidate listens in on.
+
+        A larger share holds all calls of a smaller one.
+
+        Examples
+        --------
+        >>> shadow = Shadow(model="b", model_id="b", scoring_fingerprint="f", share=0.25)
+        >>> sum(shadow.hears(f"call-{number}") for number in range(1000))
+        261
+        """
+        return int.from_bytes(blake2b(call_id.encode(), digest_size=8).digest()) < self.share * 2**64
+
+
+def place_of(pred: AnyPath, model_id: str) -> UPath:
+    """Return where the rows of a candidate lie: a folder with a table `windows`, as predictions have it."""
+    return resolve(pred) / _FOLDER / model_id
+
+
+def candidates(pred: AnyPath) -> list[str]:
+    """Return the `model_id` of every candidate that has rows, sorted."""
+    folder = resolve(pred) / _FOLDER
+    if not is_local(folder):
+        folder.fs.invalidate_cache()
+    if not folder.exists():
+        return []
+    return sorted(place.name for place in folder.iterdir() if place.is_dir())
+
+
+def tables_of_blocks(pred: AnyPath) -> list[tuple[UPath, str]]:
+    """Return the folder and the name of each table that blocks have parts in, in the order of their writing.
+
+    Those of candidates come first, and not every block has a part in them.
+    """
+    shadows = [(place_of(pred, model_id), "windows") for model_id in candidates(pred)]
+    return shadows + [(resolve(pred), table) for table in BLOCK_TABLES]
