@@ -24,7 +24,7 @@ def show_plan(task: Task, *, job: str) -> Result:
     """Say what would be done."""
     open_runs = ledger.open_runs(task.out)
     planned = task.plan()
-    waiting = len(due(task.listed(), ledger.known(task.out), task.choice.retry))
+    waiting = len(due(task.listed(), task.known(), task.choice))
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
     core_hours = hours / (ledger.speed(task.out) or _TIMES_REAL_TIME)

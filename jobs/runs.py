@@ -23,7 +23,7 @@ from emolib.archive.plan import Choice, due, estimate_s, listing_table, plan as 
 from emolib.archive.promotion import successor
 from emolib.archive.pseudonyms import Pseudonyms
 from emolib.archive.rewriting import make_room
-from emolib.archive.run_settings import RunConfig, run_config, shadow_of
+from emolib.archive.run_settings import RunConfig, run_config, scoring_fingerprint, shadow_of
 from emolib.archive.shadow import Shadow
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
 from emolib.errors import Code, GoldenCheckError, Outcome, SettingsError
@@ -107,6 +107,9 @@ class Options:
     retry
         Codes to try once more, such as killed,corrupt, however often they were tried. Without it recordings are scored
         again if their file changed, and up to three times if they were unreadable, missing, changed or timed out.
+    rescore
+        Score again what was scored with other settings of the same model, or by the model before the one that was
+        promoted. `nightly` takes as much of it as its limits leave.
     failure_budget
         Share of recordings that may fail before the exit code is 1.
     """
@@ -132,6 +135,7 @@ class Options:
     recording_s: float = 300.0
     recording_memory: str = "2GiB"
     retry: str | None = None
+    rescore: Annotated[bool, Parameter(negative=())] = False
     failure_budget: FailureBudget = 0.05
     cluster: ClusterOption = None
     workers: WorkersOption = None
@@ -196,9 +200,13 @@ class Task:
 
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
-        all_due, known = Choice(keep_since=self.choice.keep_since), ledger.known(self.out)
+        all_due, known = Choice(keep_since=self.choice.keep_since, rescore=self.choice.rescore), self.known()
         planned = plan_recordings(self.listed(), known, block_s=math.inf, choice=all_due, sources=self.sources)
         return len(self._named(planned))
+
+    def known(self) -> pd.DataFrame:
+        """Return what has its row."""
+        return ledger.known(self.out, "scoring_fingerprint")
 
     def listed(self) -> pd.DataFrame:
         """Return the listing without what was erased meanwhile: listing takes long, and no lock is held for it."""
@@ -206,7 +214,7 @@ class Task:
 
     def plan(self) -> pd.DataFrame:
         """Return the plan of a run that would begin now."""
-        known, rates = ledger.known(self.out), ledger.byte_rates(self.out)
+        known, rates = self.known(), ledger.byte_rates(self.out)
         planned = plan_recordings(
             self.listed(),
             known,
@@ -245,8 +253,9 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         raise SettingsError(f"no recordings found in {archive}, expected audio files")
     pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
     listing = without_buried(out, listing if pseudonyms is None else pseudonyms.listed(listing))
-    choice = replace(choice or Choice(), retry=spelling.codes(options.retry))
-    rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out), choice.retry)
+    again = scoring_fingerprint(bundle, scoring) if options.rescore else None
+    choice = replace(choice or Choice(), retry=spelling.codes(options.retry), rescore=again)
+    rates, waiting = ledger.byte_rates(out), due(listing, ledger.known(out, "scoring_fingerprint"), choice)
     total_s = sum(estimate_s(uri, size, rates) for uri, size in zip(waiting["uri"], waiting["size"], strict=True))
     config = run_config(
         bundle,
@@ -261,7 +270,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
         shadow=_shadow(options, bundle, scoring),
     )
-    ledger.check_out(out, config)
+    ledger.check_out(out, config, rescore=options.rescore)
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
     return Task(out, listing, config, where, choice, sources, options.find_duplicates, pseudonyms)
 

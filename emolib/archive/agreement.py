@@ -7,22 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
 from emolib.archive.ledger import Run
-from emolib.archive.predictions import Part, committed, parts, scan
-from emolib.archive.schemas import KEYS, schema
-from emolib.archive.shadow import place_of
-from emolib.learning.intervals import speaker_intervals
+from emolib.archive.predictions import parts
+from emolib.archive.shadow import place_of, read_shadow
+from emolib.learning.intervals import confusions, speaker_intervals
 from emolib.storage import AnyPath
 
 ABSTAINED = "none"
-_COMPARED = ("model_id", "emotion", "polarity_negative", "confidence")
-_WINDOWS = pa.schema([schema("windows", ()).field(name) for name in (*KEYS["windows"], *_COMPARED)])
-_CALLS = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "call_id")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +70,6 @@ class Agreement:
         }
 
 
-def read_shadow(
-    pred: AnyPath, model_id: str, *, date: str | None = None, runs: Collection[str] | None = None
-) -> pd.DataFrame:
-    """Read what a candidate says, beside what the model says of the same windows.
-
-    Parameters
-    ----------
-    pred
-        Folder or URL of the predictions.
-    model_id
-        Of the candidate.
-    date
-        ISO date; None reads all.
-    runs
-        Ids of the runs whose rows are read; None reads all.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each window that both have, sorted by date and keys: the keys of `windows`; ``model_id``,
-        ``emotion``, ``polarity_negative`` and ``confidence`` of the model and, with the suffix ``_shadow``, of the
-        candidate; ``call_id`` and ``date`` (ISO).
-    """
-    place, done = place_of(pred, model_id), set(committed(pred))
-    by_date: dict[str, list[Part]] = {}
-    for part in parts(place, "windows"):
-        if part in done and (date is None or part.date == date) and (runs is None or part.run_id in runs):
-            by_date.setdefault(part.date, []).append(part)
-    frames = [_beside(_WINDOWS.empty_table(), _WINDOWS.empty_table(), _CALLS.empty_table(), "")]
-    for day, group in by_date.items():
-        ours, theirs = (scan(root, "windows", group, _WINDOWS).to_table() for root in (pred, place))
-        frames.append(_beside(ours, theirs, scan(pred, "recordings", group, _CALLS).to_table(), day))
-    return pd.concat(frames[1:] or frames, ignore_index=True)
-
-
-def _beside(ours: pa.Table, theirs: pa.Table, calls: pa.Table, day: str) -> pd.DataFrame:
-    both = ours.to_pandas().merge(theirs.to_pandas(), on=KEYS["windows"], suffixes=("", "_shadow"))
-    return both.merge(calls.to_pandas(), on="recording_id").sort_values(KEYS["windows"]).assign(date=day)
-
-
 def agreement(pred: AnyPath, model_id: str, *, runs: Collection[str] | None = None) -> Agreement | None:
     """Compare the labels of a candidate with the model's; None where there is no window that both have heard.
 
@@ -139,17 +92,32 @@ def agreement(pred: AnyPath, model_id: str, *, runs: Collection[str] | None = No
     ours, theirs = (
         rows[name].fillna(ABSTAINED).map(number).to_numpy(np.int64) for name in ("emotion", "emotion_shadow")
     )
+    counts = confusions(ours, theirs, rows["call_id"], classes=len(labels)).sum(axis=0)
     sure = speaker_intervals(ours, theirs, rows["call_id"], classes=len(labels))
-    alone = len({*ours, *theirs}) == 1  # for which kappa is not defined
     return Agreement(
         model_id=model_id,
         others=tuple(sorted(rows["model_id"].unique())),
         calls=rows["call_id"].nunique(),
         windows=len(rows),
         labels=labels,
-        counts=confusion_matrix(ours, theirs, labels=range(len(labels))),
-        share=float((ours == theirs).mean()),
+        counts=counts,
+        share=float(np.trace(counts) / len(rows)),
         interval=None if sure is None else sure["accuracy"],
-        kappa=None if alone else float(cohen_kappa_score(ours, theirs)),
+        kappa=kappa(counts),
         negative=(float(rows["polarity_negative"].mean()), float(rows["polarity_negative_shadow"].mean())),
     )
+
+
+def kappa(counts: NDArray[np.int64]) -> float | None:
+    """Return Cohen's kappa (1960) of two raters' counts ``(label, label)``; None where both give one label alone.
+
+    Examples
+    --------
+    >>> kappa(np.array([[20, 5], [10, 15]]))
+    0.4
+    >>> kappa(np.array([[20, 0], [0, 0]])) is None
+    True
+    """
+    shares = counts / counts.sum()
+    by_chance = float(shares.sum(axis=0) @ shares.sum(axis=1))
+    return None if by_chance == 1 else round((float(np.trace(shares)) - by_chance) / (1 - by_chance), 6)

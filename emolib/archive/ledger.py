@@ -40,11 +40,17 @@ from emolib.storage import AnyPath, is_local, read_json, resolve, write_bytes, w
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
 _RUNS_TO_LEARN_FROM = 10
+_LASTING = ("model_id", "labels", "classes")  # of the scoring settings, what --rescore does not change
 _STAMP = "%Y%m%dT%H%M%S"
 
 
-def check_out(pred: AnyPath, config: RunConfig) -> None:
+def check_out(pred: AnyPath, config: RunConfig, *, rescore: bool = False) -> None:
     """See that a run of these settings may write to a folder: one that is new, empty, or holds predictions like them.
+
+    Parameters
+    ----------
+    rescore
+        Whether rows that were made with other settings of the same model are made anew.
 
     Raises
     ------
@@ -75,8 +81,11 @@ def check_out(pred: AnyPath, config: RunConfig) -> None:
         ours, theirs = dict(run.config.scoring_settings), dict(config.scoring_settings)
         if (promoted := in_force(pred)) is not None and promoted.model_id == config.model_id:
             ours, theirs = shared_settings(ours), shared_settings(theirs)
+        if rescore:
+            ours, theirs = ({name: each.get(name) for name in _LASTING} for each in (ours, theirs))
         if differs := differences(ours, theirs):
-            raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out")
+            remedy = "" if rescore else ", or --rescore where the model and the classes are the same"
+            raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out{remedy}")
 
 
 def check_key(pred: AnyPath, key_id: str | None) -> None:

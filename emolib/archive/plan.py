@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -108,6 +108,8 @@ class Choice:
     ----------
     retry
         Codes that are due once more, however often they were tried.
+    rescore
+        A scoring fingerprint: rows that have another one are due once more. None: no matter which they have.
     keep_since
         No calls from before this day (ISO): they are beyond retention. Those whose date nobody knows are taken.
     date
@@ -124,6 +126,7 @@ class Choice:
     """
 
     retry: frozenset[Code] = frozenset()
+    rescore: str | None = None
     keep_since: str | None = None
     date: str | None = None
     since: str | None = None
@@ -175,7 +178,7 @@ def listing_table(recordings: Iterable[Recording]) -> pd.DataFrame:
     )
 
 
-def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()) -> pd.DataFrame:
+def due(listing: pd.DataFrame, known: pd.DataFrame, choice: Choice | None = None) -> pd.DataFrame:
     """Return the listed recordings that are to be scored: new or changed ones, failures that may pass, orphans.
 
     Parameters
@@ -184,9 +187,9 @@ def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()
         See `listing_table`.
     known
         What has its row already: columns recording_id, version, code, attempts, and, where there are duplicates,
-        content_hash and duplicate_of.
-    retry
-        Codes that are due once more, however often they were tried.
+        content_hash and duplicate_of; for `Choice.rescore` scoring_fingerprint.
+    choice
+        What else is due: its retry and rescore.
 
     Returns
     -------
@@ -208,9 +211,13 @@ def due(listing: pd.DataFrame, known: pd.DataFrame, retry: Collection[Code] = ()
     is_new, attempts = before["version"].isna().to_numpy(), before["attempts"].fillna(0).to_numpy(np.int32)
     changed = before["version"].to_numpy() != listing["version"].to_numpy()
     # A file that can't be looked at tonight is no reason to give up what is known of it.
-    changed &= is_new | ~listing["version"].isin(NO_VERSIONS).to_numpy()
+    readable = ~listing["version"].isin(NO_VERSIONS).to_numpy()
+    changed &= is_new | readable
     passing = before["code"].isin(_PASSING).to_numpy() & (attempts < _MOST_ATTEMPTS)
-    is_due = is_new | changed | passing | before["code"].isin(list(retry)).to_numpy()
+    choice = choice or Choice()
+    is_due = is_new | changed | passing | before["code"].isin(list(choice.retry)).to_numpy()
+    if choice.rescore is not None:
+        is_due |= readable & (before["scoring_fingerprint"].to_numpy() != choice.rescore)
     is_due |= listing["recording_id"].isin(twice).to_numpy()
     is_due |= listing["recording_id"].isin(orphans(last)).to_numpy()
     return listing.assign(attempts=np.where(changed, 0, attempts) + 1, replaces=~is_new)[is_due]
@@ -271,7 +278,7 @@ def plan(
             "Unicode form NFC; rename one of them"
         )
     choice = choice or Choice()
-    new = due(listing, known, choice.retry)
+    new = due(listing, known, choice)
     listed = zip(new["recording_id"], new["uri"], new["modified_s"], strict=True)
     calls = [call_of(*row, sources) for row in listed]
     rows = new.assign(

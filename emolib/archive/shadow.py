@@ -8,16 +8,23 @@ is written before those of its block, counts with them, and goes with them. They
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from hashlib import blake2b
 
+import pandas as pd
+import pyarrow as pa
 from pydantic import Field
 from upath import UPath
 
-from emolib.archive.schemas import BLOCK_TABLES
+from emolib.archive.predictions import Part, committed, parts, scan
+from emolib.archive.schemas import BLOCK_TABLES, KEYS, schema
 from emolib.config import Settings
 from emolib.storage import AnyPath, is_local, resolve
 
 _FOLDER = "_shadow"
+_COMPARED = ("model_id", "emotion", "polarity_negative", "confidence")
+_WINDOWS = pa.schema([schema("windows", ()).field(name) for name in (*KEYS["windows"], *_COMPARED)])
+_CALLS = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "call_id")])
 
 
 class Shadow(Settings):
@@ -74,3 +81,43 @@ def tables_of_blocks(pred: AnyPath) -> list[tuple[UPath, str]]:
     """
     shadows = [(place_of(pred, model_id), "windows") for model_id in candidates(pred)]
     return shadows + [(resolve(pred), table) for table in BLOCK_TABLES]
+
+
+def read_shadow(
+    pred: AnyPath, model_id: str, *, date: str | None = None, runs: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Read what a candidate says, beside what the model says of the same windows.
+
+    Parameters
+    ----------
+    pred
+        Folder or URL of the predictions.
+    model_id
+        Of the candidate.
+    date
+        ISO date; None reads all.
+    runs
+        Ids of the runs whose rows are read; None reads all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each window that both have, sorted by date and keys: the keys of `windows`; ``model_id``,
+        ``emotion``, ``polarity_negative`` and ``confidence`` of the model and, with the suffix ``_shadow``, of the
+        candidate; ``call_id`` and ``date`` (ISO).
+    """
+    place, done = place_of(pred, model_id), set(committed(pred))
+    by_date: dict[str, list[Part]] = {}
+    for part in parts(place, "windows"):
+        if part in done and (date is None or part.date == date) and (runs is None or part.run_id in runs):
+            by_date.setdefault(part.date, []).append(part)
+    frames = [_beside(_WINDOWS.empty_table(), _WINDOWS.empty_table(), _CALLS.empty_table(), "")]
+    for day, group in by_date.items():
+        ours, theirs = (scan(root, "windows", group, _WINDOWS).to_table() for root in (pred, place))
+        frames.append(_beside(ours, theirs, scan(pred, "recordings", group, _CALLS).to_table(), day))
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def _beside(ours: pa.Table, theirs: pa.Table, calls: pa.Table, day: str) -> pd.DataFrame:
+    both = ours.to_pandas().merge(theirs.to_pandas(), on=KEYS["windows"], suffixes=("", "_shadow"))
+    return both.merge(calls.to_pandas(), on="recording_id").sort_values(KEYS["windows"]).assign(date=day)

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from emolib.archive import blocks, read
-from emolib.archive.agreement import ABSTAINED, agreement, read_shadow
+from emolib.archive import blocks, read, read_shadow
+from emolib.archive.agreement import ABSTAINED, agreement
 from emolib.archive.forgetting import bury, forget, forget_before, recordings_of
 from emolib.archive.ledger import Run, known, open_runs
 from emolib.archive.plan import listing_table, plan

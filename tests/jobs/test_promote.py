@@ -96,3 +96,24 @@ def test_what_cannot_take_over_is_refused(
     score = ("score", calls, "--model", model, "--out", tmp_path / "P", "--shadow", other)
     assert "can't listen in" in run_emolib(*score).summary["error"]
     assert run_emolib("promote", tmp_path, "--model", model).exit_code == 2
+
+
+def test_rows_of_before_are_made_anew_where_that_is_asked_for(
+    calls: Path, model: Path, candidate: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    pred = shutil.copytree(undisturbed, tmp_path / "P")
+    new, listed = ModelBundle.load(candidate).model_id, len(archive.read(pred, table="recordings"))
+    asked = ("score", calls, "--model", model, "--out", pred, "--failure-budget", "1", *cluster)
+    other = run_emolib(*asked, "--min-speech-s", "0.9")
+    assert (other.exit_code, "--rescore" in other.summary["error"]) == (2, True)
+    assert run_emolib(*asked[:2], "--model", candidate, *asked[4:], "--rescore").exit_code == 2, "not promoted"
+    assert run_emolib("promote", pred, "--model", candidate).summary["agreement"] is None
+    assert run_emolib(*asked).summary["recordings"] == 0
+    assert run_emolib(*asked, "--rescore", "--plan").summary["scored_again"] == listed
+    assert run_emolib(*asked, "--rescore").summary["recordings"] == listed
+    for table in ("recordings", "windows", "calls"):
+        assert set(archive.read(pred, table=table)["model_id"]) == {new}
+    assert run_emolib("verify", pred).exit_code == 0
+    again = (*asked, "--min-speech-s", "0.9", "--rescore")
+    assert [run_emolib(*again).summary["recordings"] for _ in range(2)] == [listed, 0]
+    assert run_emolib("verify", pred).exit_code == 0
