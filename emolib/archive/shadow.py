@@ -54,7 +54,7 @@ class Shadow(Settings):
         --------
         >>> shadow = Shadow(model="b", model_id="b", scoring_fingerprint="f", share=0.25)
         >>> sum(shadow.hears(f"call-{number}") for number in range(1000))
-        261
+        235
         """
         return int.from_bytes(blake2b(call_id.encode(), digest_size=8).digest()) < self.share * 2**64
 
