@@ -13,7 +13,7 @@ help:
 	@echo "make test       the tests (11 minutes)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour)"
-	@echo "make check      linter, types, import rules, doctests"
+	@echo "make check      linter, types, import rules"
 	@echo "make bench      speed and memory against other libraries, into bench.json (10 minutes)"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
 	@echo "make setup      only make .venv"
@@ -47,7 +47,6 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q emolib jobs
 
 # A library that can't be installed must not keep the others away: then each is tried alone. The table names what is
 # missing, and the rest is measured all the same.

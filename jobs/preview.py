@@ -13,7 +13,7 @@ from emolib.errors import AudioError
 from emolib.sound import audio
 from emolib.storage import resolve
 from jobs.console import Result, say, table
-from jobs.runs import Task
+from jobs.runs import Task, paths_of
 
 _LOOKED_AT = 500  # recordings, at most, whose channels are counted
 # Until a run has measured it: seconds of sound that a core scores in a second. And what a worker takes with its scorer.
@@ -53,7 +53,7 @@ def show_plan(task: Task, *, job: str) -> Result:
             "scored_again": int(planned["replaces"].sum()),
             "scored_before": len(task.listing) - waiting,
             "left_for_later": waiting - len(planned),
-            **task.sources.gaps(_paths(planned).tolist()),
+            **task.sources.gaps(paths_of(planned).tolist()),
             "against_policy": policy,
             "blocks": int(planned["block"].nunique()),
             "estimated_hours": round(float(hours), 3),
@@ -70,7 +70,7 @@ def _against_policy(task: Task, planned: pd.DataFrame) -> dict[str, int]:
         return {}
     chosen = planned.iloc[:: -(-len(planned) // _LOOKED_AT)]
     looked_at = 0
-    for uri, direction in zip(_paths(chosen), chosen["direction"], strict=True):
+    for uri, direction in zip(paths_of(chosen), chosen["direction"], strict=True):
         try:
             channels = audio.probe(resolve(task.config.archive) / uri, headerless=scoring.headerless).channels
         except (AudioError, ValueError):  # it will fail, whatever its roles
@@ -79,7 +79,3 @@ def _against_policy(task: Task, planned: pd.DataFrame) -> dict[str, int]:
         if roles := against_policy(channels, scoring, direction):
             policy[roles] += 1
     return {"looked_at": looked_at, **dict(sorted(policy.items()))}
-
-
-def _paths(planned: pd.DataFrame) -> pd.Series:
-    return planned["path"].where(planned["path"].notna(), planned["uri"])

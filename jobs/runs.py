@@ -271,6 +271,9 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
         shadow=_shadow(options, bundle, scoring),
     )
     ledger.check_out(out, config, rescore=options.rescore)
+    for last in ledger.runs(out)[-1:]:
+        if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
+            say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
     say(f"{len(listing)} recordings listed, {sum(recordings.left_out.values())} other files left out")
     return Task(out, listing, config, where, choice, sources, options.find_duplicates, pseudonyms)
 
@@ -320,11 +323,30 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
                 planned = find_duplicates(
                     client, task.config.archive, task.out, planned, task.listed(), task.pseudonyms
                 )
+            _say_gaps(task, planned)
             lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             run = ledger.Run.create(task.out, config=task.config, plan=planned)
             _execute(client, run, lock)
             finished.append(run)
     return finished
+
+
+def paths_of(planned: pd.DataFrame) -> pd.Series:
+    """Return where planned recordings lie in the archive: a pseudonym is no path."""
+    return planned["path"].where(planned["path"].notna(), planned["uri"])
+
+
+_GAPS = {
+    "pattern_unmatched": "the pattern is not found in their paths",
+    "table_unknown": "the table knows no such call",
+}
+
+
+def _say_gaps(task: Task, planned: pd.DataFrame) -> None:
+    """Say of how many planned recordings the pattern, or the table of calls, knows nothing."""
+    for gap, count in task.sources.gaps(paths_of(planned).tolist()).items():
+        if count:
+            say(f"{count} of {len(planned)} recordings: {_GAPS[gap]}")
 
 
 def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
