@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from emolib.config import CLEAN, Profile
 from emolib.corpora import labels as schemes
 from emolib.errors import EmolibError, SettingsError
-from emolib.features.cepstra import frequency_warps
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Examples, augmented, styled, voiced
-from emolib.learning.batches import Batches, InMemory, Shards, ahead, in_order, usable_rows
+from emolib.learning.augmentation import Examples
+from emolib.learning.batches import Shards, ahead, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
 from emolib.learning.recipes import RECIPES, Recipe
 from emolib.learning.validation import Validation
@@ -30,6 +29,7 @@ try:
 
     from emolib.learning import model as networks
     from emolib.learning.checkpoint import Checkpoint
+    from emolib.learning.lesson import Lesson
 except ModuleNotFoundError as error:  # whoever imports this module wants to train; nothing else needs TensorFlow
     if error.name not in ("keras", "onnx", "tensorflow", "tf2onnx"):
         raise
@@ -138,73 +138,28 @@ def fit(
     EmolibError
         If the loss is no longer a number.
     """
-    windows = store.windows
-    taken = usable_rows(store) & (labels >= 0)
-    learnt = np.array([used_for(variant, "training") for variant in windows["variant"]])
-    learning = train & taken & learnt
-    train_rows = np.flatnonzero(learning)
-    validation_rows = np.flatnonzero(validation & taken & (windows["variant"] == CLEAN).to_numpy())
-    counts = np.bincount(labels[train_rows], minlength=len(scheme.classes))
-    present = np.flatnonzero(counts)
-    if len(present) < 2:
-        found = ", ".join(scheme.classes[number] for number in present) or "none"
-        raise SettingsError(f"classes found to learn from: {found}; expected at least two of {scheme.name}")
-    if not len(validation_rows):
-        raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
-
-    source = InMemory(store)
+    rows = _rows(store, scheme, labels, train=train, validation=validation)
     recipe = RECIPES[architecture].adapted(speaker_dependent=speaker_dependent, tells_gender=scheme.tells_gender)
-    words, class_of = labels, tuple(range(len(scheme.classes)))
-    if recipe.words:
-        words, class_of = schemes.words(windows, np.where(learning, labels, -1))
-    build = partial(
-        networks.build,
-        architecture,
-        profile=store.profile,
-        words=class_of,
-        classes=len(scheme.classes),
-        seed=seed,
-    )
-    frames, coefficients = recipe.frames(store.profile), source.shape[2]
-    blank = build(mean=np.zeros(coefficients, np.float32), scale=np.ones(coefficients, np.float32))
-    mean, scale = _standardisation(blank, source, train_rows)
-    model, shorter = (build(mean=mean, scale=scale, frames=length) for length in (None, frames))
-    learner = networks.learner(shorter)
-    times = recipe.times(windows["corpus"].iloc[train_rows], np.random.default_rng(seed))
-    shown = np.repeat(train_rows, times)
-    shown_counts = np.bincount(words[shown], minlength=len(class_of))
-    weights = recipe.weights(shown_counts, class_of)
-    priors = np.bincount(class_of, weights * shown_counts, minlength=len(scheme.classes))
-    batches = Batches(source, shown, words, batch_size=recipe.batch_size, seed=seed)
-    epochs = epochs or recipe.passes(len(batches))
-    _compile(learner, recipe, epochs * len(batches))
-    warps = frequency_warps(recipe.voices(), config=store.profile.features)
+    lesson = Lesson(store, recipe, labels, rows.learnt_from, classes=len(scheme.classes), seed=seed)
+    model, learner, mean = _networks(store, scheme, architecture, lesson, rows, seed=seed)
+    epochs = epochs or recipe.passes(lesson.steps)
+    _compile(learner, recipe, epochs * lesson.steps)
     facts = {
         "architecture": architecture,
         "seed": seed,
         "epochs": epochs,
         "task": scheme.name,
-        "store_fingerprint": store.fingerprint,
-        "store_windows": store.windows_hash,
         "recipe": asdict(recipe),
-        "corpora": sorted(windows["corpus"].iloc[train_rows].unique()),
-        "variants": sorted(windows["variant"].iloc[train_rows].unique()),
-        "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},
-        "train": evaluation.counts(windows.iloc[train_rows]),
-        "validation": evaluation.counts(windows.iloc[validation_rows]),
-        "train_speakers": _speakers(windows.iloc[train_rows]),
-        "validation_speakers": _speakers(windows.iloc[validation_rows]),
+        **_facts(store, scheme, labels, rows),
     }
-
     state = None if checkpoint is None else Checkpoint(checkpoint, facts)
     history = [] if state is None else state.restore(learner)
     for epoch in range(len(history) + 1, epochs + 1):
         began = time.monotonic()
-        examples = _examples(learner, batches, epoch, weights, mean, recipe, frames, warps, seed)
-        training_loss = _learn(learner, examples)
+        training_loss = _learn(learner, lesson.examples(learner, epoch, hidden=mean))
         model.set_weights(learner.get_weights())
-        probabilities, _ = predict(model, source, validation_rows)
-        loss, uar = _judge(probabilities, labels[validation_rows])
+        probabilities, _ = predict(model, lesson.source, rows.validation)
+        loss, uar = _judge(probabilities, labels[rows.validation])
         entry = {
             "epoch": epoch,
             "epochs": epochs,
@@ -222,25 +177,87 @@ def fit(
             on_epoch(entry)
 
     model.set_weights(learner.get_weights())
-    probabilities, valid_frames = predict(model, source, validation_rows)
-    truth = labels[validation_rows]
+    probabilities, valid_frames = predict(model, lesson.source, rows.validation)
+    windows, truth = store.windows.iloc[rows.validation], labels[rows.validation]
     temperature = fit_temperature(probabilities, truth)
     softened = soften(probabilities, temperature)
-    table = evaluation.utterance_predictions(
-        windows.iloc[validation_rows], truth, softened, valid_frames, classes=scheme.classes
-    )
+    table = evaluation.utterance_predictions(windows, truth, softened, valid_frames, classes=scheme.classes)
     return Trained(
         model=model,
         scheme=scheme,
         profile=store.profile,
         training=facts,
         temperature=temperature,
-        priors=priors / priors.sum(),
-        windows=Validation(softened, truth, _voices(windows.iloc[validation_rows]).to_numpy(str)),
+        priors=lesson.priors,
+        windows=Validation(softened, truth, _voices(windows).to_numpy(str)),
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),
         history=history,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Numbers of rows: to learn from, and to watch."""
+
+    learnt_from: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def _rows(
+    store: FeatureStore,
+    scheme: schemes.LabelScheme,
+    labels: NDArray[np.int64],
+    *,
+    train: NDArray[np.bool_],
+    validation: NDArray[np.bool_],
+) -> _Rows:
+    variants, taken = store.windows["variant"], usable_rows(store) & (labels >= 0)
+    learnt = np.array([used_for(variant, "training") for variant in variants])
+    rows = _Rows(np.flatnonzero(train & taken & learnt), np.flatnonzero(validation & taken & (variants == CLEAN)))
+    present = np.unique(labels[rows.learnt_from])
+    if len(present) < 2:
+        found = ", ".join(scheme.classes[number] for number in present) or "none"
+        raise SettingsError(f"classes found to learn from: {found}; expected at least two of {scheme.name}")
+    if not len(rows.validation):
+        raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
+    return rows
+
+
+def _networks(
+    store: FeatureStore, scheme: schemes.LabelScheme, architecture: str, lesson: Lesson, rows: _Rows, *, seed: int
+) -> tuple[keras.Model, keras.Model, NDArray[np.float32]]:
+    """Return a network for whole windows, its twin that learns from pieces of them, and the mean that both take off."""
+    build = partial(
+        networks.build,
+        architecture,
+        profile=store.profile,
+        words=lesson.class_of,
+        classes=len(scheme.classes),
+        seed=seed,
+    )
+    coefficients = lesson.source.shape[2]
+    blank = build(mean=np.zeros(coefficients, np.float32), scale=np.ones(coefficients, np.float32))
+    mean, scale = _standardisation(blank, lesson.source, rows.learnt_from)
+    model, shorter = (build(mean=mean, scale=scale, frames=length) for length in (None, lesson.frames))
+    return model, networks.learner(shorter), mean
+
+
+def _facts(store: FeatureStore, scheme: schemes.LabelScheme, labels: NDArray[np.int64], rows: _Rows) -> dict[str, Any]:
+    """Return what a bundle says of the rows that it was made from, and what a checkpoint must agree in."""
+    train, validation = store.windows.iloc[rows.learnt_from], store.windows.iloc[rows.validation]
+    counts = np.bincount(labels[rows.learnt_from], minlength=len(scheme.classes))
+    return {
+        "store_fingerprint": store.fingerprint,
+        "store_windows": store.windows_hash,
+        "corpora": sorted(train["corpus"].unique()),
+        "variants": sorted(train["variant"].unique()),
+        "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},
+        "train": evaluation.counts(train),
+        "validation": evaluation.counts(validation),
+        "train_speakers": _speakers(train),
+        "validation_speakers": _speakers(validation),
+    }
 
 
 def predict(
@@ -289,27 +306,6 @@ def _learn(model: keras.Model, examples: Iterator[Examples]) -> float:
         losses.append(float(model.train_on_batch(inputs, made.targets, sample_weight=made.weights)))
         rows.append(len(made.weights))
     return float(np.average(losses, weights=rows))
-
-
-def _examples(
-    model: keras.Model,
-    batches: Batches,
-    epoch: int,
-    weights: NDArray[np.float32],
-    mean: NDArray[np.float32],
-    recipe: Recipe,
-    frames: int,
-    warps: NDArray[np.float32],
-    seed: int,
-) -> Iterator[Examples]:
-    generator, how = np.random.default_rng([seed, epoch]), recipe.augmentation
-    for batch in batches.epoch(epoch):
-        features, valid_frames = networks.aligned(model, batch.features, batch.valid_frames)
-        features, valid_frames = voiced(features, valid_frames, frames, warps=warps, how=how, generator=generator)
-        features = styled(features, valid_frames, how=how, generator=generator)
-        yield augmented(
-            features, valid_frames, batch.labels, word_weights=weights, hidden=mean, how=how, generator=generator
-        )
 
 
 def _standardisation(
