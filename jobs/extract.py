@@ -16,9 +16,11 @@ from emolib.features.extraction import Probe, extract_shard, plan_windows, probe
 from emolib.features.store import FeatureStore
 from emolib.sound.variants import expand
 from emolib.storage import absolute
-from jobs.cluster import ClusterOption, WorkersOption, cluster_config, connect
+from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import FailureBudget, Result, audio_progress, listed, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
+from jobs.specs import cluster_spec
+from jobs.workers import require_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 ProfileName = Literal["telephone", "wideband", "article"]
 
 _PROBES_PER_BLOCK = 256
+# What a worker takes by itself, and how often it holds the windows that it computes.
+_WORKER_MEMORY, _COPIES = 300 * 2**20, 3
 
 
 def extract(
@@ -64,7 +68,7 @@ def extract(
     failure_budget
         Share of clips that may fail before the exit code is 1.
     """
-    settings, where, store = PROFILES[profile], cluster_config(cluster, workers=workers), absolute(store)
+    settings, where, store = PROFILES[profile], cluster_spec(cluster, workers=workers), absolute(store)
     copies = expand(listed(variants))
     source = {"corpora": [absolute(corpus) for corpus in corpora], "variants": list(copies), "seed": seed}
     opened = _continued(store, settings, source) if resume else None
@@ -124,6 +128,9 @@ def _fill(client: Client, store: FeatureStore) -> float:
     ]
     if len(blocks) < len(store.shards):
         say(f"{len(store.shards) - len(blocks)} of {len(store.shards)} shards are filled already")
+    largest = max(stop - start for start, stop in store.shards)
+    shard_bytes = largest * 4 * store.shape[1] * store.shape[2]
+    require_memory(client, _WORKER_MEMORY + _COPIES * shard_bytes, f"for {largest} windows at a time")
     audio_s, lost = 0.0, []
     with audio_progress("extract", sum(block.audio_s for block in blocks)) as progress:
         for ended in fan_out(client, extract_shard, blocks):

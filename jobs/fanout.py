@@ -1,7 +1,8 @@
 """One place where work is fanned out: blocks -> Dask bag -> futures -> results as they come.
 
 Back-pressure: a few blocks per worker are under way, never the whole plan. Nothing waits without end: a run in which no
-block finishes for too long stops with a message.
+block finishes for too long stops with a message. Told to stop by SIGTERM, it hands out no more blocks, and waits a
+while for those that workers have.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -30,6 +34,8 @@ _GONE = "the cluster's scheduler is gone: start it, and run the same command aga
 _BLOCKS_PER_WORKER = 3
 # Looking for ended blocks costs nothing; asking the scheduler for its workers does, with many of them.
 _POLL_S, _COUNT_WORKERS_EVERY_S = 0.02, 2.0
+# Longer than a block lasts, and shorter than what the files in cluster/ give a job between SIGTERM and SIGKILL.
+_GRACE_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +88,29 @@ def fan_out(
         If no block ended for ``stall_s`` seconds, or the scheduler is gone.
     EmolibError
         What the function raised: wrong settings are wrong for every block. Blocks under way are cancelled.
+    KeyboardInterrupt
+        If it was told to stop, and what was under way has ended, or too much time has passed.
     """
     waiting = iter(blocks)
-    under_way: dict[Any, Block] = {}
+    under_way: dict[Any, tuple[Future, Block]] = {}
     pool = as_completed()
-    try:
-        last, counted, room_in_all = time.monotonic(), -math.inf, 0
+    with _stops() as stop, _cleared(pool):
+        last, counted, room_in_all, withdrawn = time.monotonic(), -math.inf, 0, -1
         while True:
+            if stop.told and withdrawn < 0:
+                withdrawn = _withdraw(client, under_way)
             if time.monotonic() - counted > _COUNT_WORKERS_EVERY_S:
                 room_in_all = _BLOCKS_PER_WORKER * max(1, _workers(client))
                 counted = time.monotonic()
-            room = room_in_all - len(under_way)
+            room = 0 if stop.told else room_in_all - len(under_way)
             for future, block in _submit(client, function, list(islice(waiting, max(0, room)))):
-                under_way[future.key] = block
+                under_way[future.key] = future, block
                 pool.add(future)
+            if stop.is_overdue:
+                raise KeyboardInterrupt
             if not under_way:
+                if withdrawn > 0 or next(waiting, None) is not None:
+                    raise KeyboardInterrupt
                 return
             ended = pool.next_batch(block=False)
             if not ended:
@@ -109,9 +123,60 @@ def fan_out(
                 continue
             last = time.monotonic()
             for future in ended:
-                yield _outcome(future, under_way.pop(future.key))
+                if future.key in under_way:
+                    _, block = under_way.pop(future.key)
+                    yield _outcome(future, block)
+
+
+@contextmanager
+def _cleared(pool: as_completed) -> Iterator[None]:
+    """Give up what is under way at the end, whatever it is that ended it."""
+    try:
+        yield
     finally:
         pool.clear()
+
+
+class _Stop:
+    """Whether a job was told to stop, and when it does."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._by_s = math.inf
+
+    def tell(self, *_: object) -> None:
+        """Take a signal: the first one is a wish, the second one an order."""
+        if self.told:
+            raise KeyboardInterrupt
+        self.told, self._by_s = True, time.monotonic() + _GRACE_S
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has waited long enough for what is under way."""
+        return time.monotonic() > self._by_s
+
+
+@contextmanager
+def _stops() -> Iterator[_Stop]:
+    """Take SIGTERM for a wish to stop, as long as blocks are handed out."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, stop.tell)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _withdraw(client: Client, under_way: dict[Any, tuple[Future, Block]]) -> int:
+    """Take back the blocks that no worker has, and return their number."""
+    taken = {key for keys in client.processing().values() for key in keys}
+    idle = [key for key in under_way.keys() - taken if not under_way[key][0].done()]
+    for key in idle:
+        under_way.pop(key)[0].cancel()
+    return len(idle)
 
 
 def _workers(client: Client) -> int:

@@ -18,9 +18,10 @@ from emolib.sound.manifest import Recording, list_recordings
 from emolib.sound.repeats import LEAST_S, find_repeats
 from emolib.sound.sketches import Sketch, SketchedRecording, sketch_recordings
 from emolib.storage import absolute, resolve, write_bytes
-from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
+from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import Result, audio_progress, say, table
 from jobs.fanout import Block, Done, fan_out
+from jobs.specs import ClusterSpec, cluster_spec
 
 _BLOCK_S = 1200.0
 _SHOWN = 20
@@ -60,7 +61,7 @@ def known_audio(
     headerless
         What files without a header hold, by suffix, as in `emolib score`.
     """
-    where, target = cluster_config(cluster, workers=workers), resolve(out)
+    where, target = cluster_spec(cluster, workers=workers), resolve(out)
     page = target.with_suffix(".csv")
     if target.suffix != ".npz":
         raise SettingsError(f"{out} to write found, expected a name that ends in .npz")
@@ -117,7 +118,7 @@ def _sample(listed: list[Recording], limit_s: float) -> list[Recording]:
 
 
 def _listen(
-    where: ClusterConfig, archive: str, taken: list[Recording], formats: dict[str, HeaderlessFormat]
+    where: ClusterSpec, archive: str, taken: list[Recording], formats: dict[str, HeaderlessFormat]
 ) -> list[SketchedRecording]:
     """Return what was heard of each recording, in their order."""
     found: dict[str, SketchedRecording] = {}

@@ -13,11 +13,10 @@ from emolib.errors import AudioError
 from emolib.sound import audio
 from emolib.storage import resolve
 from jobs.console import Result, say, table
-from jobs.runs import Task, paths_of
+from jobs.runs import SCORING_MEMORY, Task, paths_of
 
 _LOOKED_AT = 500  # recordings, at most, whose channels are counted
-# Until a run has measured it: seconds of sound that a core scores in a second. And what a worker takes with its scorer.
-_TIMES_REAL_TIME, _WORKER_MEMORY = 1000.0, "0.6 GiB"
+_TIMES_REAL_TIME = 1000.0  # seconds of sound that a core scores in a second, until a run has measured it
 
 
 def show_plan(task: Task, *, job: str) -> Result:
@@ -28,10 +27,9 @@ def show_plan(task: Task, *, job: str) -> Result:
     hours = planned["estimated_s"].sum() / 3600
     by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
     core_hours = hours / (ledger.speed(task.out) or _TIMES_REAL_TIME)
-    say(
-        f"about {core_hours:.2f} hours of one core, {_WORKER_MEMORY} a worker; a recording that asks for "
-        f"{task.config.limits.recording_memory} more is given up"
-    )
+    memory = f"{SCORING_MEMORY / 2**30:.1f} GiB a worker"
+    limit = f"a recording that asks for {task.config.limits.recording_memory} more is given up"
+    say(f"about {core_hours:.2f} hours of one core, {memory}; {limit}")
     table(
         "plan",
         ["date", "recordings", "hours (estimated)"],

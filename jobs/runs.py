@@ -32,10 +32,12 @@ from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute
 from jobs import spelling
-from jobs.cluster import ClusterConfig, ClusterOption, WorkersOption, cluster_config, connect
+from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import FailureBudget, Result, StalledError, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 from jobs.hashing import find_duplicates
+from jobs.specs import ClusterSpec, cluster_spec
+from jobs.workers import require_memory
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 # the same, but not into such as take longer to plan, commit and report than to score.
 _LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
 _STALL_S = 1800.0
+SCORING_MEMORY = 600 * 2**20
+"""What a worker takes with its scorer, in bytes; sound streams, so that it is the same for every block."""
 
 
 @Parameter(name="*")
@@ -192,7 +196,7 @@ class Task:
     out: str
     listing: pd.DataFrame
     config: RunConfig
-    where: ClusterConfig
+    where: ClusterSpec
     choice: Choice
     sources: Sources
     find_duplicates: bool
@@ -242,7 +246,7 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     GoldenCheckError
         If this machine does not reproduce the model's numbers.
     """
-    where, sources = cluster_config(options.cluster, workers=options.workers), options.sources()
+    where, sources = cluster_spec(options.cluster, workers=options.workers), options.sources()
     model, bundle = _model(options.model, out)
     scoring, block_s = options.scoring(), options.block_s
     if options.batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
@@ -387,6 +391,7 @@ def _taken_by_others(run: ledger.Run) -> int:
 def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     """Score every block of a run that has no rows yet, and close the run."""
     lock.check()
+    require_memory(client, SCORING_MEMORY, "to score")
     if again := make_room(run):
         say(f"{again} recordings changed, or failed before: their rows are replaced")
     todo = run.todo()

@@ -67,12 +67,13 @@ model.predict({{"features": features, "valid_frames": np.full(1, features.shape[
 _WORKER = """
 import json, sys, time
 from emolib.archive.blocks import score_block
-from jobs.cluster import cluster_config, connect
+from jobs.cluster import connect
+from jobs.specs import cluster_spec
 from jobs.fanout import Block, Done, fan_out
 from tests.benchmarks.timing import has_tensorflow, peak_mb
 if __name__ == "__main__":
     began = time.perf_counter()
-    with connect(cluster_config(None, workers=1)) as client:
+    with connect(cluster_spec(None, workers=1)) as client:
         (ended,) = fan_out(client, score_block, [Block((sys.argv[1], sys.argv[2], 0))])
         seconds = time.perf_counter() - began
         assert isinstance(ended, Done), ended

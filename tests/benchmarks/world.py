@@ -143,7 +143,8 @@ def planned_run(archive: Path, *, predictions: str) -> Run:
 @contextmanager
 def local_cluster(workers: int) -> Iterator:
     """Connect to a local cluster of the jobs' own kind; yields its client."""
-    from jobs.cluster import cluster_config, connect
+    from jobs.cluster import connect
+    from jobs.specs import cluster_spec
 
-    with connect(cluster_config(None, workers=workers)) as client:
+    with connect(cluster_spec(None, workers=workers)) as client:
         yield client

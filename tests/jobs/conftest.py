@@ -17,7 +17,8 @@ import pytest
 from emolib import archive
 from emolib.sound.synthetic import write_calls, write_corpus
 from jobs.__main__ import run
-from jobs.cluster import cluster_config, connect
+from jobs.cluster import connect
+from jobs.specs import cluster_spec
 
 # What "the same rows" does not mean (design): how often and by which run they were made, and words about it.
 _NOT_COMPARED = ["run_id", "attempts", "message", "version"]
@@ -69,7 +70,7 @@ def assert_same_rows(found: Path, expected: Path) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[tuple[str, str]]:
     """One cluster for all jobs that do not care: its workers need their imports only once."""
-    with connect(cluster_config(None, workers=2)) as client:
+    with connect(cluster_spec(None, workers=2)) as client:
         yield "--cluster", client.scheduler.address
 
 

@@ -16,8 +16,9 @@ import xarray
 
 from emolib.errors import Code
 from emolib.features.store import FeatureStore
-from jobs.cluster import cluster_config, connect
+from jobs.cluster import connect
 from jobs.extract import _probe
+from jobs.specs import cluster_spec
 from tests.jobs.conftest import command, run_emolib
 
 
@@ -46,7 +47,7 @@ def test_too_many_failures_end_with_1(corpus: Path, cluster: tuple[str, str], tm
 def test_a_clip_that_takes_its_block_with_it_is_alone_in_the_end(corpus: Path) -> None:
     unforeseen = "~nobody-has-this-name/clip.wav"  # the home of nobody: no error of sound or of the file system
     clips = [str(corpus / name) for name in pd.read_csv(corpus / "corpus.csv")["path"][:3]]
-    with connect(cluster_config(None, workers=1)) as client:
+    with connect(cluster_spec(None, workers=1)) as client:
         probes = _probe(client, [clips[0], unforeseen, *clips[1:]])
     assert [probe.code for probe in probes] == [Code.OK, Code.KILLED, Code.OK, Code.OK]
 

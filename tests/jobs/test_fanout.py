@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from distributed import Client
 
 from emolib.corpora import splits
 from emolib.errors import SettingsError
-from jobs.cluster import cluster_config, connect
+from jobs.cluster import connect
 from jobs.console import StalledError
 from jobs.fanout import Block, Done, Lost, fan_out
+from jobs.specs import cluster_spec
 
 
 @pytest.fixture
@@ -67,6 +70,53 @@ def test_a_run_that_does_not_move_stops(client: Client) -> None:
         list(fan_out(client, time.sleep, [Block((5,))], stall_s=0.5))
 
 
+def test_told_to_stop_it_ends_what_workers_have_and_begins_nothing(client: Client) -> None:
+    asked, ended = [], []
+
+    def blocks() -> Iterator[Block]:
+        for number in range(60):
+            asked.append(number)
+            yield Block((0.2 + number / 1000,))
+
+    def run() -> int:
+        told = 0
+        with suppress(KeyboardInterrupt):
+            for each in fan_out(client, time.sleep, blocks()):
+                ended.append(each)
+                if len(ended) == 3:
+                    signal.raise_signal(signal.SIGTERM)
+                    told = len(asked)
+            pytest.fail("it went on")
+        return told
+
+    told = run()
+    assert all(isinstance(each, Done) for each in ended)
+    assert len(asked) <= told + 1  # one more was looked at, whether there is any
+    assert 3 < len(ended) <= told
+    before = signal.getsignal(signal.SIGTERM)
+    assert len(list(fan_out(client, pow, [Block((2, number)) for number in range(4)]))) == 4
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_told_to_stop_at_the_last_block_it_is_done(client: Client) -> None:
+    for each in fan_out(client, pow, [Block((2, 3))]):
+        signal.raise_signal(signal.SIGTERM)
+        assert isinstance(each, Done)
+
+
+def test_told_twice_it_stops_at_once(client: Client) -> None:
+    began = time.monotonic()
+
+    def run() -> None:
+        for _ in fan_out(client, time.sleep, [Block((0.01,)), Block((6,))]):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert time.monotonic() - began < 5
+
+
 def test_a_client_that_gave_up_says_that_the_scheduler_is_gone(cluster: tuple[str, str]) -> None:
     def blocks() -> Iterator[Block]:
         client.close()
@@ -77,7 +127,7 @@ def test_a_client_that_gave_up_says_that_the_scheduler_is_gone(cluster: tuple[st
 
 
 def test_what_goes_wrong_on_a_cluster_is_not_taken_for_a_missing_one(cluster: tuple[str, str]) -> None:
-    with pytest.raises(OSError, match="no room"), connect(cluster_config(cluster[1])):
+    with pytest.raises(OSError, match="no room"), connect(cluster_spec(cluster[1])):
         raise OSError(errno.ENOSPC, "no room")
 
 

@@ -1,0 +1,233 @@
+"""Clusters that a job starts on other machines. Each needs a library of its own, imported when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.security import Security
+from distributed.utils import get_ip_interface
+
+from emolib.errors import SettingsError
+from jobs.console import say
+from jobs.security import security, security_settings, worker_arguments
+from jobs.specs import Cloud, Kubernetes, Slurm, Srun, Ssh
+from jobs.workers import ONE_THREAD
+
+# Workers are spawned, never forked: threads of the parent do not survive a fork. Nobody looks at the profiler, which
+# stops every worker a hundred times a second. And Dask lets workers give back every 64 KiB that they free, so that a
+# task asks the kernel for the same memory again and again: that took a sixth of a worker's time.
+PROCESSES: dict[str, Any] = {
+    "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.worker.profile.enabled": False,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ONE_THREAD.items()},
+}
+_NO_DASHBOARD = {"dashboard": False}
+
+
+def ssh(spec: Ssh) -> AbstractContextManager[Client]:
+    """Start a scheduler on the first host and workers on all of them."""
+    _library("asyncssh", extra="ssh")
+    from distributed import SSHCluster
+
+    login = {"username": spec.user, "port": spec.port, "known_hosts": spec.known_hosts}
+    how: dict[str, Any] = {name: value for name, value in login.items() if value is not None}
+    if spec.key is not None:
+        how["client_keys"] = [str(Path(spec.key).expanduser())]
+    scheme = "tcp" if spec.tls is False else "tls"
+    with dask.config.set({**PROCESSES, **security_settings(spec.tls)}):  # the other machines inherit it
+        cluster = _started(
+            "ssh",
+            lambda: SSHCluster(
+                [spec.hosts[0], *spec.hosts],
+                connect_options=how,
+                scheduler_options={"port": 0, "protocol": scheme, **_NO_DASHBOARD},
+                worker_options={
+                    "n_workers": spec.workers_per_host,
+                    "nthreads": 1,
+                    "memory_limit": spec.memory,
+                    "protocol": scheme,
+                    **_NO_DASHBOARD,
+                },
+                remote_python=spec.python,
+                security=security(spec.tls),
+            ),
+        )
+    return _client(cluster, wait_s=spec.wait_s, workers=len(spec.hosts) * spec.workers_per_host)
+
+
+def slurm(spec: Slurm) -> AbstractContextManager[Client]:
+    """Start a scheduler here, and workers as jobs of Slurm."""
+    jobqueue = _library("dask_jobqueue", extra="slurm")
+    per_job = spec.workers_per_job
+    with dask.config.set(PROCESSES):
+        cluster = _started(
+            "slurm",
+            lambda: jobqueue.SLURMCluster(
+                queue=spec.partition,
+                account=spec.account,
+                walltime=spec.walltime,
+                cores=per_job,
+                processes=per_job,
+                memory=f"{per_job * dask.utils.parse_bytes(spec.memory)} B",
+                python=spec.python or sys.executable,
+                interface=spec.interface,
+                log_directory=spec.log_directory,
+                job_extra_directives=list(spec.directives),
+                job_script_prologue=[*(f"export {name}={value}" for name, value in ONE_THREAD.items()), *spec.prologue],
+                worker_extra_args=["--no-dashboard"],
+                scheduler_options={"dashboard": False},
+                security=security(spec.tls),
+                protocol="tcp://" if spec.tls is False else "tls://",
+            ),
+        )
+    if spec.workers is not None:
+        cluster.scale(jobs=-(-spec.workers // per_job))
+    else:
+        cluster.adapt(minimum=spec.minimum or 0, maximum=spec.maximum)
+    return _client(cluster, wait_s=spec.wait_s)
+
+
+@contextmanager
+def srun(spec: Srun) -> Iterator[Client]:
+    """Start a scheduler here, and workers as a step of the allocation that this process runs in."""
+    if "SLURM_JOB_ID" not in os.environ:
+        raise SettingsError('no allocation of Slurm found, expected one around a cluster of kind = "srun": use sbatch')
+    workers = spec.workers or int(os.environ.get("SLURM_NTASKS", "1"))
+    host = get_ip_interface(spec.interface) if spec.interface else socket.getfqdn()
+    scheme = "tcp" if spec.tls is False else "tls"
+    with (
+        dask.config.set(PROCESSES),
+        LocalCluster(
+            n_workers=0,
+            host=f"{scheme}://{host}",
+            protocol=f"{scheme}://",
+            security=security(spec.tls),
+            dashboard_address=None,
+        ) as cluster,
+    ):
+        step = subprocess.Popen(
+            [
+                *("srun", "--overlap", f"--ntasks={workers}", "--cpus-per-task=1", "--kill-on-bad-exit=0"),
+                *(spec.python or sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address),
+                *("--nthreads", "1", "--memory-limit", spec.memory, "--no-dashboard"),
+                *(("--interface", spec.interface) if spec.interface else ()),
+                *worker_arguments(spec.tls),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env={**os.environ, **ONE_THREAD},
+        )
+        try:
+            with _client(cluster, wait_s=spec.wait_s, workers=workers) as client:
+                yield client
+        finally:
+            step.terminate()
+            step.wait()
+
+
+@contextmanager
+def kubernetes(spec: Kubernetes) -> Iterator[Client]:
+    """Make the DaskCluster of a manifest, reach its scheduler from inside Kubernetes, and delete it at the end."""
+    kr8s, yaml = _library("kr8s", extra="kubernetes"), _library("yaml", extra="kubernetes")
+    try:
+        manifest = yaml.safe_load(Path(spec.manifest).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{spec.manifest} can't be read as a manifest: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != "DaskCluster":
+        raise SettingsError(f"{spec.manifest} is no manifest of a DaskCluster, expected one as in cluster/kubernetes")
+    if spec.workers is not None:
+        manifest["spec"]["worker"]["replicas"] = spec.workers
+    kind = kr8s.objects.new_class("DaskCluster", version="kubernetes.dask.org/v1", namespaced=True)
+    made = kind(manifest)
+    name, namespace = made.name, made.namespace
+    scheme = "tcp" if spec.tls is False else "tls"
+    tls = security(spec.tls)
+    try:
+        made.create()
+    except kr8s.ServerError as error:
+        raise SettingsError(f"DaskCluster {name} can't be made in {namespace}: {error}") from error
+    try:
+        address = f"{scheme}://{name}-scheduler.{namespace}.svc.cluster.local:8786"
+        with _client(address, wait_s=spec.wait_s, tls=tls) as client:
+            yield client
+    finally:
+        made.delete()
+
+
+def cloud(spec: Cloud) -> AbstractContextManager[Client]:
+    """Start virtual machines."""
+    module, name = {
+        "aws": ("dask_cloudprovider.aws", "EC2Cluster"),
+        "gcp": ("dask_cloudprovider.gcp", "GCPCluster"),
+        "azure": ("dask_cloudprovider.azure", "AzureVMCluster"),
+    }[spec.provider]
+    library = _library(module, extra=spec.provider)
+    cluster = _started(
+        spec.provider,
+        lambda: getattr(library, name)(
+            **spec.options,
+            n_workers=spec.workers or spec.minimum or 0,
+            security=spec.tls is not False,
+            env_vars={**ONE_THREAD, **spec.options.get("env_vars", {})},
+            worker_options={"nthreads": 1, "memory_limit": spec.memory},
+        ),
+    )
+    if spec.workers is None:
+        cluster.adapt(minimum=spec.minimum or 0, maximum=spec.maximum)
+    return _client(cluster, wait_s=spec.wait_s)
+
+
+def _library(name: str, *, extra: str) -> Any:
+    """Import what a kind of cluster needs."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{error.name} is not installed, expected for this cluster: pip install 'emolib[{extra}]'"
+        ) from error
+
+
+def _started(kind: str, start: Callable[[], Any]) -> Any:
+    """Start a cluster; what its library can't do is a line for people, whatever it raises."""
+    try:
+        return start()
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(
+            f"no {kind} cluster could be started: {text}; try what the cluster file names by hand"
+        ) from error
+
+
+@contextmanager
+def _client(
+    cluster: Any, *, wait_s: float, workers: int | None = None, tls: Security | None = None
+) -> Iterator[Client]:
+    """Open a client of a cluster, or of a scheduler's address, that has a worker; what was started ends with it."""
+    with ExitStack() as stack:
+        if not isinstance(cluster, str):
+            stack.callback(cluster.close)
+        try:
+            client = stack.enter_context(Client(cluster, timeout=wait_s, security=tls))
+            client.wait_for_workers(1, timeout=wait_s)
+        except (OSError, TimeoutError) as error:
+            raise SettingsError(
+                f"no worker came within {wait_s:.0f} s: {error}; look at the queue and at the workers' logs, or give "
+                "them longer by wait_s in the cluster file"
+            ) from error
+        say(
+            f"cluster: scheduler {client.scheduler.address}"
+            + ("" if workers is None else f", {workers} workers wanted")
+        )
+        yield client

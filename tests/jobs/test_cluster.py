@@ -1,0 +1,169 @@
+"""Where a job runs: what a spec may say, who is let in, and which workers are taken."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client
+from distributed.security import Security
+
+from emolib.errors import SettingsError
+from jobs.cluster import connect
+from jobs.security import CA, CERTIFICATE, KEY
+from jobs.specs import cluster_spec
+from jobs.workers import Prepared, memory_limit, versions
+from tests.jobs.conftest import assert_same_rows, run_emolib
+
+_CLUSTERS = Path(__file__).parents[2] / "cluster"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("secret") / "tls"
+    assert run_emolib("certs", "--out", folder).exit_code == 0
+    return folder
+
+
+def _spec(tmp_path: Path, text: str) -> Path:
+    place = tmp_path / "cluster.toml"
+    place.write_text(f"[cluster]\n{text}\n")
+    return place
+
+
+@contextmanager
+def _process(*arguments: str, until: str, folder: Path) -> Iterator[str]:
+    """Run a command of Dask until the end of the block; give what it said when it was up."""
+    log = folder / f"{arguments[0]}-{os.urandom(4).hex()}.log"
+    command = [sys.executable, "-m", f"distributed.cli.dask_{arguments[0]}", *arguments[1:]]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stderr=file, stdout=file)
+    try:
+        while not (found := re.search(until, log.read_text())):
+            assert process.poll() is None, log.read_text()
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler and two workers, each a process of its own, that only speak to who has the certificates."""
+    folder = tmp_path_factory.mktemp("encrypted")
+    tls = [
+        argument
+        for name, file in (("--tls-ca-file", CA), ("--tls-cert", CERTIFICATE), ("--tls-key", KEY))
+        for argument in (name, str(certificates / file))
+    ]
+    own = ("--host", "127.0.0.1", "--no-dashboard")
+    up = r"Scheduler at: +(tls://127.0.0.1:\d+)"
+    with _process("scheduler", "--protocol", "tls", "--port", "0", *own, *tls, until=up, folder=folder) as address:
+        worker = ("worker", address, "--nthreads", "1", "--nworkers", "2", "--memory-limit", "2GiB", *own, *tls)
+        with _process(*worker, until=r"(Registered to)", folder=folder):
+            yield address
+
+
+def test_only_who_has_certificates_is_let_in(
+    encrypted: str, certificates: Path, tmp_path: Path, calls: Path, model: Path, undisturbed: Path
+) -> None:
+    spec = _spec(tmp_path, f'kind = "address"\naddress = "{encrypted}"\ntls = "{certificates}"')
+    asked = ("score", calls, "--model", model, "--failure-budget", "1", "--cluster")
+    assert run_emolib(*asked, spec, "--out", tmp_path / "P").exit_code == 0
+    assert_same_rows(tmp_path / "P", undisturbed)
+    other = tmp_path / "other"
+    assert run_emolib("certs", "--out", other).exit_code == 0
+    stranger = _spec(tmp_path, f'kind = "address"\naddress = "{encrypted}"\ntls = "{other}"')
+    for strangers in (stranger, encrypted.replace("tls:", "tcp:")):
+        refused = run_emolib(*asked, strangers, "--out", tmp_path / "Q")
+        assert (refused.exit_code, "answered" in refused.summary["error"]) == (2, True)
+    with pytest.raises((OSError, TypeError, ssl.SSLError)), Client(encrypted, security=Security(), timeout=2):
+        pass
+    assert not (tmp_path / "Q/recordings").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('kind = "cloudy"', "kind"),
+        ('kind = "address"', "address"),
+        ('kind = "address"\naddress = "tcp://10.0.0.9:8786"', "not encrypted"),
+        ('kind = "address"\naddress = "tls://10.0.0.9:8786"\nworkers = 3', "workers"),
+        ('kind = "ssh"\nhosts = []', "hosts"),
+        ('kind = "slurm"\nworkers = 3\nmaximum = 4', "either workers"),
+        ('kind = "slurm"', "either workers"),
+        ('kind = "slurm"\nminimum = 5\nmaximum = 4', "above maximum"),
+        ('kind = "local"\nmemory = "much"', "memory"),
+        ('kind = "cloud"\nworkers = 3\nprovider = "mine"', "provider"),
+        ("kind = 3\n[other]", "one table"),
+        ("= 3", "TOML"),
+    ],
+)
+def test_what_a_spec_may_not_say(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=said):
+        cluster_spec(str(_spec(tmp_path, text)))
+
+
+@pytest.mark.parametrize("path", sorted(_CLUSTERS.rglob("*.toml")), ids=lambda path: path.name)
+def test_the_files_of_the_project_are_specs(path: Path) -> None:
+    if "[cluster]" in path.read_text():
+        cluster_spec(str(path))
+
+
+def test_without_certificates_nothing_leaves_this_machine(tmp_path: Path) -> None:
+    spec = cluster_spec(
+        str(_spec(tmp_path, f'kind = "address"\naddress = "tls://127.0.0.1:1"\ntls = "{tmp_path / "none"}"'))
+    )
+    with pytest.raises(SettingsError, match="emolib certs"), connect(spec):
+        pass
+
+
+def test_certificates_are_for_their_owner_alone(certificates: Path) -> None:
+    assert (certificates / KEY).stat().st_mode & 0o777 == 0o600
+    assert certificates.stat().st_mode & 0o777 == 0o700
+    refused = run_emolib("certs", "--out", certificates)
+    assert (refused.exit_code, "exists" in refused.summary["error"]) == (2, True)
+
+
+def test_a_worker_with_other_versions_is_refused(cluster: tuple[str, str]) -> None:
+    with Client(cluster[1]) as client:
+        other = Prepared({**versions(), "numpy": "1.0"})
+        other.name = "other"
+        with pytest.raises(SettingsError, match=r"numpy .*, expected 1\.0; install the driver's versions there"):
+            client.register_plugin(other)
+        client.unregister_worker_plugin("other")
+
+
+def test_workers_without_room_are_refused(
+    calls: Path, model: Path, corpus: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    spec = _spec(tmp_path, 'workers = 1\nmemory = "250MiB"')
+    for command in (
+        ("score", calls, "--model", model, "--out", tmp_path / "P"),
+        ("extract", corpus, "--store", tmp_path / "S.zarr"),
+    ):
+        refused = run_emolib(*command, "--cluster", spec)
+        assert (refused.exit_code, "expected at least" in refused.summary["error"]) == (2, True), refused
+    with Client(cluster[1]) as client:
+        assert memory_limit(client) > 2**29
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, module, more in (
+        ("ssh", "asyncssh", 'hosts = ["a"]'),
+        ("slurm", "dask_jobqueue", "workers = 1"),
+        ("kubernetes", "kr8s", 'manifest = "m.yaml"'),
+        ("cloud", "dask_cloudprovider.aws", 'workers = 1\nprovider = "aws"'),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        spec: Any = cluster_spec(str(_spec(tmp_path, f'kind = "{kind}"\n{more}')))
+        with pytest.raises(SettingsError, match=r"pip install 'emolib\["), connect(spec):
+            pass
