@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from upath import UPath
 from emolib.archive.agreement import Agreement, agreement
 from emolib.archive.drift import Drift, drift
 from emolib.archive.forgetting import forget_before
+from emolib.archive.ledger import Run
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice
 from emolib.archive.predictions import is_predictions
@@ -27,7 +28,7 @@ from jobs.console import EXIT_VERIFY, Result, code_of, say
 from jobs.metrics import write_metrics
 from jobs.preview import show_plan
 from jobs.promote import show_agreement
-from jobs.runs import Options, Task, carry_out, prepare, summarise
+from jobs.runs import Options, carry_out, prepare, summarise
 
 Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 
@@ -111,7 +112,7 @@ def nightly(
             closed = {run.run_id for run in runs}
             whole = bool(runs) and not problems  # what is damaged may not even be readable
             drifts = drift(out, closed) if whole else []
-            beside = _agreement(task, closed) if whole else None
+            beside = _agreement(out, runs) if whole else None
         for problem in problems[:_SHOWN]:
             say(problem)
         for each in drifts:
@@ -140,10 +141,16 @@ def nightly(
     return Result(summary, code)
 
 
-def _agreement(task: Task, runs: Collection[str]) -> Agreement | None:
-    """Compare the candidate with the model, if one listened in this night."""
-    shadow = task.config.shadow
-    return None if shadow is None else agreement(task.out, shadow.model_id, runs=runs)
+def _agreement(out: str, runs: Sequence[Run]) -> Agreement | None:
+    """Compare the last candidate that was to listen in this night with the model."""
+    for run in reversed(runs):
+        if (shadow := run.config.shadow) is not None:
+            closed = {run.run_id for run in runs}
+            found = agreement(out, shadow.model_id, other=run.config.model_id, runs=closed)
+            if found is None:
+                say(f"candidate {shadow.model_id} has heard nothing this night")
+            return found
+    return None
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from emolib.archive.rewriting import make_room
 from emolib.archive.run_settings import RunConfig, run_config, scoring_fingerprint, shadow_of
 from emolib.archive.shadow import Shadow
 from emolib.config import Limits, ScoringConfig, parse, parse_headerless
-from emolib.errors import Code, GoldenCheckError, Outcome, SettingsError
+from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import list_recordings
@@ -287,7 +287,13 @@ def _model(path: str, out: str) -> tuple[str, ModelBundle]:
     bundle = ModelBundle.load(path)
     if (promoted := successor(out, bundle.model_id)) is not None:
         say(f"model {promoted.model_id} was promoted on {promoted.time}: it scores in place of {bundle.model_id}")
-        return promoted.model, load_bundle(promoted.model, promoted.model_id)
+        try:
+            return promoted.model, load_bundle(promoted.model, promoted.model_id)
+        except SettingsError as error:
+            raise SettingsError(
+                f"model {promoted.model_id}, which was promoted in {out}, is not at {promoted.model}: put it back, or "
+                "`emolib promote` it from where it lies"
+            ) from error
     bundle.check_golden()
     return path, bundle
 
@@ -306,6 +312,11 @@ def _shadow(options: Options, bundle: ModelBundle, scoring: ScoringConfig) -> Sh
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
     """Finish the open runs, then run a new one over what is due; return the runs that were closed."""
+    if (promoted := successor(task.out, task.config.model_id)) is not None:
+        raise SettingsError(
+            f"model {promoted.model_id} was promoted while the archive was listed, found {task.config.model_id} to "
+            "score with: run the same command again"
+        )
     ledger.remove_unstarted(task.out)
     forget_buried(task.out)
     interrupted, planned = ledger.open_runs(task.out), task.plan()
@@ -372,7 +383,7 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
     if (shadow := run.config.shadow) is not None:
         try:
             load_bundle(shadow.model, shadow.model_id)
-        except (SettingsError, GoldenCheckError) as error:
+        except (EmolibError, OSError) as error:
             say(f"the candidate of run {run.run_id} listens in on no more calls: {error}")
     _execute(client, run, lock)
     return [run]
@@ -443,6 +454,9 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         table("recordings", ["code", "outcome", "count"], rows)
     else:
         say("nothing new to score")
+    others = int((task.known()["scoring_fingerprint"] != task.config.scoring_fingerprint).sum())
+    if others:
+        say(f"{others} recordings have rows that were scored otherwise, or by another model: --rescore makes them anew")
     summary = {
         "job": job,
         "out": task.out,
@@ -451,6 +465,7 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         **counts,
         "audio_s": round(audio_s, 1),
         "left_for_later": task.left(),
+        "scored_otherwise": others,
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from emolib.archive.ledger import Run
-from emolib.archive.predictions import parts
-from emolib.archive.shadow import place_of, read_shadow
-from emolib.learning.intervals import confusions, speaker_intervals
+from emolib.archive.shadow import by_day
 from emolib.storage import AnyPath
 
 ABSTAINED = "none"
@@ -26,8 +26,8 @@ class Agreement:
     ----------
     model_id
         Of the candidate.
-    others
-        `model_id` of what it is compared with; more than one where another model was promoted meanwhile.
+    other
+        Of the model that it is compared with.
     calls, windows
         How many both have heard.
     labels
@@ -39,14 +39,14 @@ class Agreement:
     interval
         95 % of it, for the choice of calls; None with fewer than two.
     kappa
-        Cohen's (1960): 1 where they always agree, 0 where they do as often as by chance; None where neither has ever
-        given more than one label.
+        Cohen's (1960): 1 where they always agree, 0 where they do as often as by chance; None where chance alone would
+        always agree: both know one label, and the same.
     negative
         Mean probability of negative polarity, by the model and by the candidate.
     """
 
     model_id: str
-    others: tuple[str, ...]
+    other: str
     calls: int
     windows: int
     labels: tuple[str, ...]
@@ -60,7 +60,7 @@ class Agreement:
         """Return it as JSON has it, rounded, without the matrix."""
         return {
             "model_id": self.model_id,
-            "others": list(self.others),
+            "other": self.other,
             "calls": self.calls,
             "windows": self.windows,
             "agreement": round(self.share, 4),
@@ -70,8 +70,10 @@ class Agreement:
         }
 
 
-def agreement(pred: AnyPath, model_id: str, *, runs: Collection[str] | None = None) -> Agreement | None:
-    """Compare the labels of a candidate with the model's; None where there is no window that both have heard.
+def agreement(pred: AnyPath, model_id: str, *, other: str, runs: Collection[str] | None = None) -> Agreement | None:
+    """Compare the labels of a candidate with a model's; None where there is no window that both have heard.
+
+    Memory holds a day of windows, and two numbers for each call.
 
     Parameters
     ----------
@@ -79,37 +81,68 @@ def agreement(pred: AnyPath, model_id: str, *, runs: Collection[str] | None = No
         Folder or URL of the predictions.
     model_id
         Of the candidate.
+    other
+        `model_id` of the model.
     runs
         Ids of the runs whose rows are compared; None: all.
     """
-    rows = read_shadow(pred, model_id, runs=runs)
-    rows = rows[rows["model_id"] != model_id]  # scored anew since it was promoted
-    if rows.empty:
+    labels: tuple[str, ...] = ()
+    counts, sums, of_calls = np.zeros((0, 0), np.int64), np.zeros(2), []
+    for rows in by_day(pred, model_id, runs=runs):
+        rows = rows[rows["model_id"] == other]
+        if rows.empty:
+            continue
+        if not labels:
+            labels = (*Run.open(pred, rows["run_id"].iloc[0]).config.classes, ABSTAINED)
+            counts = np.zeros((len(labels), len(labels)), np.int64)
+        number = {name: at for at, name in enumerate(labels)}
+        names = ("emotion", "emotion_shadow")
+        ours, theirs = (rows[name].fillna(ABSTAINED).map(number).to_numpy(np.int64) for name in names)
+        np.add.at(counts, (ours, theirs), 1)
+        sums += rows[["polarity_negative", "polarity_negative_shadow"]].to_numpy(np.float64).sum(axis=0)
+        same = pd.DataFrame({"call_id": rows["call_id"], "same": ours == theirs, "windows": 1})
+        of_calls.append(same.groupby("call_id").sum())
+    if not labels:
         return None
-    newest = max(part.run_id for part in parts(place_of(pred, model_id), "windows"))
-    labels = (*Run.open(pred, newest).config.classes, ABSTAINED)
-    number = {name: at for at, name in enumerate(labels)}
-    ours, theirs = (
-        rows[name].fillna(ABSTAINED).map(number).to_numpy(np.int64) for name in ("emotion", "emotion_shadow")
-    )
-    counts = confusions(ours, theirs, rows["call_id"], classes=len(labels)).sum(axis=0)
-    sure = speaker_intervals(ours, theirs, rows["call_id"], classes=len(labels))
+    calls = pd.concat(of_calls).groupby(level=0).sum()
+    windows = int(counts.sum())
     return Agreement(
         model_id=model_id,
-        others=tuple(sorted(rows["model_id"].unique())),
-        calls=rows["call_id"].nunique(),
-        windows=len(rows),
+        other=other,
+        calls=len(calls),
+        windows=windows,
         labels=labels,
         counts=counts,
-        share=float(np.trace(counts) / len(rows)),
-        interval=None if sure is None else sure["accuracy"],
+        share=float(np.trace(counts) / windows),
+        interval=share_interval(calls["same"].to_numpy(np.float64), calls["windows"].to_numpy(np.float64)),
         kappa=kappa(counts),
-        negative=(float(rows["polarity_negative"].mean()), float(rows["polarity_negative_shadow"].mean())),
+        negative=(float(sums[0] / windows), float(sums[1] / windows)),
     )
+
+
+def share_interval(hits: NDArray[np.float64], windows: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return a 95 % interval of a share of windows that come in calls; None of a single call.
+
+    Windows of a call resemble each other, so the calls vary and not the windows: the linearised variance of a ratio
+    (Cochran 1977, section 6.4), and Student's t. A bootstrap over a year of calls would take hours.
+
+    Examples
+    --------
+    >>> low, high = share_interval(np.array([8.0, 9.0, 7.0, 10.0]), np.full(4, 10.0))
+    >>> round(low, 2), round(high, 2)
+    (0.64, 1.0)
+    """
+    count = len(windows)
+    if count < 2:
+        return None
+    share = hits.sum() / windows.sum()
+    deviation = np.sqrt(count / (count - 1) * np.square(hits - share * windows).sum()) / windows.sum()
+    reach = float(student.ppf(0.975, count - 1) * deviation)
+    return max(0.0, float(share) - reach), min(1.0, float(share) + reach)
 
 
 def kappa(counts: NDArray[np.int64]) -> float | None:
-    """Return Cohen's kappa (1960) of two raters' counts ``(label, label)``; None where both give one label alone.
+    """Return Cohen's kappa (1960) of two raters' counts ``(label, label)``; None where chance alone always agrees.
 
     Examples
     --------

@@ -18,12 +18,18 @@ from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, place_of
-from emolib.errors import GoldenCheckError, OutputError, SettingsError
+from emolib.errors import EmolibError, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
 
 
 def score_block(
-    pred: str, run_id: str, block: int, *, alone: str | None = None, begins: Begins | None = None
+    pred: str,
+    run_id: str,
+    block: int,
+    *,
+    alone: str | None = None,
+    begins: Begins | None = None,
+    listens_in: bool = True,
 ) -> BlockResult:
     """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
 
@@ -38,6 +44,8 @@ def score_block(
         Score only this recording of the block, and write nothing: to see whether it can be done.
     begins
         See `score_recordings`.
+    listens_in
+        Whether the run's candidate, if it has one, hears the block too.
 
     Raises
     ------
@@ -66,7 +74,7 @@ def score_block(
         batch=config.batch,
         verdicts=verdicts,
         begins=begins,
-        candidate=None if shadow is None else _candidate(shadow),
+        candidate=_candidate(shadow) if shadow is not None and listens_in else None,
         shadow=shadow,
     )
     if alone is None:
@@ -89,9 +97,13 @@ def _write(pred: str, part: Part, rows: Sequence[RecordingRows], config: RunConf
     """Write what a block has for each table: a candidate's rows first, those of `recordings`, the commit, last."""
     classes = config.classes
     try:
-        if (shadow := config.shadow) is not None and any(len(each.shadow) for each in rows):
+        if (shadow := config.shadow) is not None:
             windows = _windows([each.shadow for each in rows], _stamp(shadow, part), config)
-            write_part(place_of(pred, shadow.model_id), "windows", part, windows, classes=classes)
+            place = place_of(pred, shadow.model_id)
+            if len(windows):
+                write_part(place, "windows", part, windows, classes=classes)
+            else:  # what an attempt that died may have left is not of these rows
+                part.path(place, "windows").unlink(missing_ok=True)
         for table, whole in _tables(rows, part, config).items():
             write_part(pred, table, part, whole, classes=classes)
     except OSError as error:
@@ -128,7 +140,7 @@ def _candidate(shadow: Shadow) -> ModelBundle | None:
     """Return who listens in, or None where it can't: that a candidate is gone keeps no recording from its row."""
     try:
         return load_bundle(shadow.model, shadow.model_id)
-    except (SettingsError, GoldenCheckError):
+    except (EmolibError, OSError):
         return None
 
 

@@ -67,9 +67,10 @@ def forget_before(pred: AnyPath, date: str) -> int:
     Those whose date nobody knows are kept.
     """
     taken = forget(pred, {name for rows in _named(pred, before=date) for name in rows["recording_id"]}, before=date)
+    tables = tables_of_blocks(pred)
     for part in committed(pred):
         if is_before(part.date, date):  # nothing is left of it
-            for root, table in tables_of_blocks(pred):
+            for root, table in tables:
                 part.path(root, table).unlink(missing_ok=True)
     return taken
 

@@ -3,8 +3,9 @@
     worker: score_apart ──pipe──▶ scorer.serve ──▶ score_block
 
 A scorer says which recording it begins with. Where it dies, or is silent for too long, a new one tries that recording
-alone. If that ends as badly, the block is scored again without it, and it is `killed` or `timeout`. So a worker never
-dies of a recording; one that dies was taken away by the machine or its owner.
+alone; where a candidate listens in, the block is first scored without it, for it may have been that. If it ends as
+badly, the block is scored again without the recording, which is `killed` or `timeout`. So a worker never dies of a
+recording; one that dies was taken away by the machine or its owner.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     block: int
     verdicts: Mapping[str, Verdict]
     alone: str | None = None
+    listens_in: bool = True
 
 
 class At(NamedTuple):
@@ -48,6 +50,7 @@ class At(NamedTuple):
 
     recording_id: str | None = None
     limit_s: float | None = None
+    listens_in: bool = False  # a candidate does
 
 
 class _FailedError(Exception):
@@ -55,7 +58,7 @@ class _FailedError(Exception):
 
     def __init__(self, at: At, verdict: Verdict) -> None:
         super().__init__(f"{verdict.message} (at {at.recording_id or 'no recording'})")
-        self.recording_id = at.recording_id
+        self.recording_id, self.listens_in = at.recording_id, at.listens_in
         self.verdict = verdict
 
 
@@ -73,17 +76,21 @@ def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
     """
     verdicts: dict[str, Verdict] = {}
     failures: Counter[str | None] = Counter()
+    listens_in = True
     while True:
         try:
-            return _ask(Request(pred, run_id, block, verdicts))
+            return _ask(Request(pred, run_id, block, verdicts, listens_in=listens_in))
         except _FailedError as failed:
+            if failed.listens_in:
+                listens_in = False
+                continue
             suspect = failed.recording_id
             failures[suspect] += 1
             if failures[suspect] == _FAILURES:
                 raise RuntimeError(str(failed)) from failed
         if suspect is not None:
             try:
-                _ask(Request(pred, run_id, block, {}, alone=suspect))
+                _ask(Request(pred, run_id, block, {}, alone=suspect, listens_in=False))
             except _FailedError as failed:
                 code, message = failed.verdict
                 verdicts[suspect] = Verdict(code, f"{message}, alone as well")

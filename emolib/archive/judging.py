@@ -90,6 +90,11 @@ def judge(pred: AnyPath, truth: AnyPath, *, on_recording: Callable[[int, int], N
             f"model {bundle.model_id} found at {config.model}, expected {config.model_id}, which made the predictions; "
             "put that model back"
         )
+    if others := int((read(pred, table="recordings")["scoring_fingerprint"] != config.scoring_fingerprint).sum()):
+        raise SettingsError(
+            f"{others} recordings in {pred} were scored by another model, or otherwise, expected one model to judge: "
+            "score with --rescore first"
+        )
     known["voice"] = known["corpus"] + "/" + known["speaker"]
     refuse_known(bundle, known["voice"].unique())
     recordings, channels = read(pred, table="recordings"), read(pred, table="channels")

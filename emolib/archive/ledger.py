@@ -84,7 +84,10 @@ def check_out(pred: AnyPath, config: RunConfig, *, rescore: bool = False) -> Non
         if rescore:
             ours, theirs = ({name: each.get(name) for name in _LASTING} for each in (ours, theirs))
         if differs := differences(ours, theirs):
-            remedy = "" if rescore else ", or --rescore where the model and the classes are the same"
+            if ours.get("model_id") != theirs.get("model_id"):
+                remedy = ", or let the model take over (`emolib promote`)"
+            else:
+                remedy = "" if rescore else ", or make all rows anew (--rescore)"
             raise SettingsError(f"{pred} holds predictions made otherwise: {differs}; give another --out{remedy}")
 
 

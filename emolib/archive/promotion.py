@@ -7,11 +7,13 @@ scores with the one in force, so that a schedule goes on with another model with
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from datetime import UTC, datetime
 from typing import Any
 
 from emolib.config import Settings, parse
+from emolib.errors import SettingsError
 from emolib.storage import AnyPath, read_json, resolve, write_json
 
 
@@ -42,11 +44,22 @@ class Promotion(Settings):
 
 
 def promotions(pred: AnyPath) -> list[Promotion]:
-    """Return the trace of some predictions, the oldest first."""
+    """Return the trace of some predictions, the oldest first.
+
+    Raises
+    ------
+    SettingsError
+        If it is damaged.
+    """
     try:
         return [parse(Promotion, each) for each in read_json(_place(pred))["promotions"]]
     except FileNotFoundError:
         return []
+    except (ValueError, KeyError, TypeError, SettingsError) as error:
+        raise SettingsError(
+            f"no readable {_place(pred)} found, expected the models that took over: put it back from a copy, or remove "
+            "it and name the model that is to score"
+        ) from error
 
 
 def in_force(pred: AnyPath) -> Promotion | None:
@@ -66,7 +79,7 @@ def record(pred: AnyPath, *, replaced: str, model: str, model_id: str, agreement
     """Let a model take over, and return what is written down of it. Only for the holder of the lock."""
     entry = Promotion(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        by=f"{_account()}@{socket.gethostname()}",
         replaced=replaced,
         model=model,
         model_id=model_id,
@@ -75,6 +88,13 @@ def record(pred: AnyPath, *, replaced: str, model: str, model_id: str, agreement
     trace = [each.model_dump(mode="json") for each in (*promotions(pred), entry)]
     write_json(_place(pred), {"promotions": trace})
     return entry
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's, that has no name
+        return str(os.getuid())
 
 
 def _place(pred: AnyPath) -> AnyPath:

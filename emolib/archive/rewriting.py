@@ -45,9 +45,10 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
     taken, holding = 0, _holding(pred, parts, gone)
     if holding:
         mark_stale(pred, holding, gone)
+    tables = tables_of_blocks(pred)
     for part in holding:
         classes = Run.open(pred, part.run_id).config.classes
-        for root, table in tables_of_blocks(pred):
+        for root, table in tables:
             if not part.path(root, table).exists():
                 continue  # no candidate has listened in; or damage, which is for `verify` to say
             rows = _rows(root, table, part, classes)

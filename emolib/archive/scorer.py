@@ -48,7 +48,8 @@ def _receive(pipe: Connection, asked: SimpleQueue[Request]) -> None:
 
 def _answer(request: Request, pipe: Connection) -> BlockResult:
     run = Run.open(request.pred, request.run_id)
-    limits = run.config.limits
+    limits, listens_in = run.config.limits, request.listens_in and run.config.shadow is not None
+    pipe.send(At(listens_in=listens_in))
     _limit_memory(limits.recording_memory)
     if request.verdicts:
         run.judge(request.block, request.verdicts)
@@ -56,16 +57,23 @@ def _answer(request: Request, pipe: Connection) -> BlockResult:
     def begins(recording: PlannedRecording | None) -> None:
         if recording is None:
             faulthandler.cancel_dump_traceback_later()
-            pipe.send(At())
+            pipe.send(At(listens_in=listens_in))
         else:
             limit_s = max(limits.recording_s, recording.estimated_s / SLOWEST)
             # A thread of C, as the recording may keep every thread of Python from running.
             faulthandler.dump_traceback_later(limit_s + _LATE_S, exit=True, file=nowhere)
-            pipe.send(At(recording.recording_id, limit_s))
+            pipe.send(At(recording.recording_id, limit_s, listens_in))
 
     with open(os.devnull, "w") as nowhere:
         try:
-            return score_block(request.pred, request.run_id, request.block, alone=request.alone, begins=begins)
+            return score_block(
+                request.pred,
+                request.run_id,
+                request.block,
+                alone=request.alone,
+                begins=begins,
+                listens_in=request.listens_in,
+            )
         finally:
             faulthandler.cancel_dump_traceback_later()
 

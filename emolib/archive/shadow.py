@@ -8,7 +8,7 @@ is written before those of its block, counts with them, and goes with them. They
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from hashlib import blake2b
 
 import pandas as pd
@@ -22,7 +22,7 @@ from emolib.config import Settings
 from emolib.storage import AnyPath, is_local, resolve
 
 _FOLDER = "_shadow"
-_COMPARED = ("model_id", "emotion", "polarity_negative", "confidence")
+_COMPARED = ("model_id", "run_id", "emotion", "polarity_negative", "confidence")
 _WINDOWS = pa.schema([schema("windows", ()).field(name) for name in (*KEYS["windows"], *_COMPARED)])
 _CALLS = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "call_id")])
 
@@ -102,20 +102,27 @@ def read_shadow(
     Returns
     -------
     pandas.DataFrame
-        A row for each window that both have, sorted by date and keys: the keys of `windows`; ``model_id``,
+        A row for each window that both have, sorted by date and keys: the keys of `windows`; ``model_id``, ``run_id``,
         ``emotion``, ``polarity_negative`` and ``confidence`` of the model and, with the suffix ``_shadow``, of the
         candidate; ``call_id`` and ``date`` (ISO).
     """
+    frames = list(by_day(pred, model_id, date=date, runs=runs))
+    nothing = _beside(_WINDOWS.empty_table(), _WINDOWS.empty_table(), _CALLS.empty_table(), "")
+    return pd.concat(frames or [nothing], ignore_index=True)
+
+
+def by_day(
+    pred: AnyPath, model_id: str, *, date: str | None = None, runs: Collection[str] | None = None
+) -> Iterator[pd.DataFrame]:
+    """Yield what `read_shadow` returns day by day, for more than memory holds."""
     place, done = place_of(pred, model_id), set(committed(pred))
-    by_date: dict[str, list[Part]] = {}
+    groups: dict[str, list[Part]] = {}
     for part in parts(place, "windows"):
         if part in done and (date is None or part.date == date) and (runs is None or part.run_id in runs):
-            by_date.setdefault(part.date, []).append(part)
-    frames = [_beside(_WINDOWS.empty_table(), _WINDOWS.empty_table(), _CALLS.empty_table(), "")]
-    for day, group in by_date.items():
+            groups.setdefault(part.date, []).append(part)
+    for day, group in groups.items():
         ours, theirs = (scan(root, "windows", group, _WINDOWS).to_table() for root in (pred, place))
-        frames.append(_beside(ours, theirs, scan(pred, "recordings", group, _CALLS).to_table(), day))
-    return pd.concat(frames[1:] or frames, ignore_index=True)
+        yield _beside(ours, theirs, scan(pred, "recordings", group, _CALLS).to_table(), day)
 
 
 def _beside(ours: pa.Table, theirs: pa.Table, calls: pa.Table, day: str) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from emolib.archive.predictions import (
     part_of,
     require_predictions,
 )
+from emolib.archive.promotion import promotions
 from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import BLOCK_TABLES, KEYS, PROVENANCE, SCHEMA_VERSION, TABLES, schema
 from emolib.archive.shadow import Shadow, place_of, tables_of_blocks
@@ -84,6 +85,10 @@ def verify(pred: AnyPath) -> Verification:
     """
     require_predictions(pred)
     problems: list[str] = []
+    try:
+        promotions(pred)
+    except SettingsError as error:
+        problems.append(str(error))
     counts: Counter[str] = Counter(dict.fromkeys(["runs", "open_runs", "blocks", "litter", *TABLES], 0))
     runs = _runs(pred, problems)
     counts["runs"] = len(runs)
@@ -109,7 +114,7 @@ def verify(pred: AnyPath) -> Verification:
                 rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
         if len(tables) == len(BLOCK_TABLES):
             problems += _block_problems(part, tables)
-            problems += _shadow_problems(pred, part, runs[part.run_id], tables["windows"])
+            problems += _shadow_problems(pred, part, runs[part.run_id], tables)
     nothing = pd.DataFrame(columns=["recording_id", "code", "decoded_s", "run_id", "block", *_PLANNED])
     everything = pd.concat(rows) if rows else nothing
     counts.update({code: int(number) for code, number in everything["code"].value_counts().items()})
@@ -143,6 +148,8 @@ def _stray_files(pred: AnyPath, runs: dict[str, ledger.Run], done: set[Part], co
                     yield f"{where}: no file of the table; move it away"
             elif part is None:
                 yield f"{where}: no part of the table; move it away"
+            elif root != resolve(pred) and not _is_of_candidate(root.name, runs.get(part.run_id)):
+                yield f"{where}: its run had no such candidate; remove it"
             elif part not in done and not (part.run_id in runs and runs[part.run_id].is_open):
                 yield f"{where}: not committed, there is no such part in recordings; remove it"
 
@@ -162,7 +169,11 @@ def _read_block(pred: AnyPath, part: Part, run: ledger.Run, problems: list[str])
     return tables
 
 
-def _shadow_problems(pred: AnyPath, part: Part, run: ledger.Run, windows: pd.DataFrame) -> Iterator[str]:
+def _is_of_candidate(model_id: str, run: ledger.Run | None) -> bool:
+    return run is not None and run.config.shadow is not None and run.config.shadow.model_id == model_id
+
+
+def _shadow_problems(pred: AnyPath, part: Part, run: ledger.Run, tables: dict[str, pd.DataFrame]) -> Iterator[str]:
     """Look at what a candidate says of a block, if it has listened in."""
     if (shadow := run.config.shadow) is None:
         return
@@ -175,9 +186,13 @@ def _shadow_problems(pred: AnyPath, part: Part, run: ledger.Run, windows: pd.Dat
         return
     frame, keys = rows.to_pandas(), KEYS["windows"]
     yield from _stamp_problems(where, frame, run.run_id, shadow)
-    unheard = ~pd.MultiIndex.from_frame(frame[keys]).isin(pd.MultiIndex.from_frame(windows[keys]))
+    unheard = ~pd.MultiIndex.from_frame(frame[keys]).isin(pd.MultiIndex.from_frame(tables["windows"][keys]))
     if unheard.any():
         yield f"{where}: windows that the model has not labelled, in {int(unheard.sum())} rows"
+    recordings = tables["recordings"].set_index("recording_id")["call_id"]
+    strange = [call for call in frame["recording_id"].map(recordings).dropna().unique() if not shadow.hears(call)]
+    if strange:
+        yield f"{where}: windows of calls that the candidate does not hear, first {strange[0]}"
     if frame.duplicated(keys).any() or not (_sums_to_one(frame, "p_") & _sums_to_one(frame, "polarity_")).all():
         yield f"{where}: rows that stand twice, or whose probabilities do not sum to 1"
 

@@ -70,8 +70,10 @@ def _content(pred: AnyPath, recordings: pd.DataFrame, channels: pd.DataFrame, wi
         recordings[["recording_id", "uri", "decoded_s"]], on="recording_id", validate="many_to_one"
     )
     config = ledger.runs(pred)[-1].config if len(recordings) else None
-    # Estimates are by the mistakes of one model: rows from before another was promoted are left out.
-    heard = None if config is None else mixture(windows[windows["model_id"] == config.model_id], recordings, config)
+    heard = None
+    if config is not None:  # estimates are by the mistakes of one model: what was scored otherwise is left out
+        alike = windows["scoring_fingerprint"] == config.scoring_fingerprint
+        heard = mixture(windows[alike], recordings, config)
     dates = recordings["date"].dt.strftime("%Y-%m-%d")
     return {
         "name": resolve(pred).name,

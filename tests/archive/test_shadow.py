@@ -1,5 +1,6 @@
 """A candidate listens in: its rows lie beside the tables, come and go with them, and change none of them."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,44 @@ def test_calls_are_chosen_by_their_ids(begin: Any, tmp_path: Path) -> None:
     assert verify(tmp_path / "pred").problems == []
 
 
+@pytest.mark.parametrize("error", [SettingsError("no model found"), OSError("a disk that fails")], ids=repr)
+def test_a_candidate_that_cannot_be_loaded_keeps_no_recording_from_its_row(
+    begin: Any,
+    bundle: FakeBundle,
+    stored_predictions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    run = begin(tmp_path / "pred")
+
+    def load(path: str, model_id: str) -> FakeBundle:
+        if model_id == "candidate":
+            raise error
+        return bundle
+
+    monkeypatch.setattr(blocks, "load_bundle", load)
+    finish_run(run)
+    assert verify(tmp_path / "pred").problems == []
+    _same_tables(tmp_path / "pred", stored_predictions)
+    assert candidates(tmp_path / "pred") == []
+    assert agreement(tmp_path / "pred", "candidate", other="fake") is None
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_what_a_dead_attempt_left_of_it_is_not_committed(
+    begin: Any, archive: Path, tmp_path: Path, number: int
+) -> None:
+    """Killed in its first block, and the recordings of that block are gone before it goes on."""
+    run = begin(tmp_path / "pred")
+    with killed_before_write(number):
+        finish_run(run)
+    for path in (archive / "2024-05-01").iterdir():
+        path.write_bytes(b"")
+    finish_run(run)
+    assert verify(tmp_path / "pred").problems == []
+
+
 @pytest.mark.parametrize("number", range(8))
 def test_killed_at_any_write_it_goes_on(begin: Any, tmp_path: Path, number: int) -> None:
     pred, undisturbed = tmp_path / "pred", tmp_path / "undisturbed"
@@ -114,24 +153,6 @@ def test_killed_at_any_write_it_goes_on(begin: Any, tmp_path: Path, number: int)
     pd.testing.assert_frame_equal(
         *(_rows(each).drop(columns="run_id").sort_values(_KEYS, ignore_index=True) for each in (pred, undisturbed))
     )
-
-
-def test_a_candidate_that_is_gone_keeps_no_recording_from_its_row(
-    begin: Any, bundle: FakeBundle, stored_predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = begin(tmp_path / "pred")
-
-    def load(path: str, model_id: str) -> FakeBundle:
-        if model_id == "candidate":
-            raise SettingsError("no model found")
-        return bundle
-
-    monkeypatch.setattr(blocks, "load_bundle", load)
-    finish_run(run)
-    assert verify(tmp_path / "pred").problems == []
-    _same_tables(tmp_path / "pred", stored_predictions)
-    assert candidates(tmp_path / "pred") == []
-    assert agreement(tmp_path / "pred", "candidate") is None
 
 
 def test_what_is_erased_rescored_or_out_of_date_is_so_here_too(begin: Any, archive: Path, tmp_path: Path) -> None:
@@ -163,6 +184,7 @@ def test_what_is_erased_rescored_or_out_of_date_is_so_here_too(begin: Any, archi
         (lambda path, part: path.write_bytes(path.read_bytes()[:-9]), "cannot be read"),
         (lambda path, part: shutil.copy(part, path), "model_id is fake"),
         (lambda path, part: path.rename(path.with_name("notes.txt")), "no part of the table"),
+        (lambda path, part: shutil.copytree(path.parents[2], path.parents[3] / "another"), "no such candidate"),
     ],
 )
 def test_verify_looks_at_its_rows(begin: Any, tmp_path: Path, damage: Any, said: str) -> None:
@@ -172,7 +194,7 @@ def test_verify_looks_at_its_rows(begin: Any, tmp_path: Path, damage: Any, said:
     part = Part("2024-05-01", run.run_id, 0)
     damage(Path(part.path(place_of(pred, "candidate"), "windows")), Path(part.path(pred, "windows")))
     (problem, *_) = verify(pred).problems
-    assert problem.startswith("_shadow/candidate/windows/date=2024-05-01/")
+    assert problem.startswith(("_shadow/candidate/windows/date=2024-05-01/", "_shadow/another/windows/date="))
     assert said in problem
 
 
@@ -188,7 +210,7 @@ def test_a_candidate_that_cannot_be_compared_is_refused(bundle: FakeBundle) -> N
 
 def test_agreement_counts_windows(begin: Any, tmp_path: Path) -> None:
     finish_run(begin(tmp_path / "pred"))
-    found = agreement(tmp_path / "pred", "candidate")
+    found = agreement(tmp_path / "pred", "candidate", other="fake")
     beside = read_shadow(tmp_path / "pred", "candidate").fillna(ABSTAINED)
     assert found is not None
     assert found.windows == len(beside) == found.counts.sum()
@@ -200,6 +222,18 @@ def test_agreement_counts_windows(begin: Any, tmp_path: Path) -> None:
     low, high = found.interval
     assert low <= found.share <= high
     assert found.calls == beside["call_id"].nunique()
-    assert found.others == ("fake",)
-    assert agreement(tmp_path / "pred", "candidate", runs=[]) is None
+    assert agreement(tmp_path / "pred", "candidate", other="fake", runs=[]) is None
+    assert agreement(tmp_path / "pred", "candidate", other="another") is None
+    negative = beside[["polarity_negative", "polarity_negative_shadow"]].mean()
+    assert found.negative == pytest.approx(tuple(negative))
     assert found.brief()["agreement"] == round(found.share, 4)
+
+
+def test_calls_that_it_should_not_have_heard_are_found(begin: Any, tmp_path: Path) -> None:
+    pred = tmp_path / "pred"
+    finish_run(begin(pred))
+    (place,) = (pred / "_runs").glob("*/config.json")
+    stored = json.loads(place.read_text())
+    stored["shadow"]["share"] = 0.5
+    place.write_text(json.dumps(stored))
+    assert any("does not hear" in problem for problem in verify(pred).problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from emolib import archive
+from emolib.learning.bundle import _Manifest
 from emolib.sound.synthetic import write_calls, write_corpus
 from jobs.__main__ import run
 from jobs.cluster import connect
@@ -94,6 +96,16 @@ def model(store: Path) -> Path:
     place = store.parent / "model"
     ended = run_emolib("train", store, "--task", "emotion3", "--model", place, "--epochs", "2")
     assert ended.exit_code == 0
+    return place
+
+
+@pytest.fixture
+def candidate(model: Path, tmp_path: Path) -> Path:
+    """The model, but surer of itself, and silent where it is not sure."""
+    place = shutil.copytree(model, tmp_path / "candidate")
+    stored = json.loads((place / "bundle.json").read_text()) | {"temperature": 0.5, "abstention_threshold": 0.6}
+    stored["model_id"] = _Manifest(**stored).identity()
+    (place / "bundle.json").write_text(json.dumps(stored))
     return place
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from emolib import archive
-from tests.jobs.conftest import run_emolib
+from emolib.learning.bundle import ModelBundle
+from tests.jobs.conftest import assert_same_rows, run_emolib
 
 # What Python runs first in every process whose path has it: some recordings do to their decoder what their name says.
 _INJECTED = """
@@ -34,6 +35,19 @@ def injected(place, **named):
     return stream(place, **named)
 
 audio.stream = injected
+"""
+_CANDIDATE_THAT_KILLS = """
+import os
+from emolib.learning.bundle import ModelBundle
+
+predict = ModelBundle.predict
+
+def injected(self, *arguments, **named):
+    if self.path.name == "candidate":
+        os.abort()
+    return predict(self, *arguments, **named)
+
+ModelBundle.predict = injected
 """
 
 
@@ -77,3 +91,25 @@ def test_a_recording_that_kills_hangs_or_starves_its_scorer_costs_no_other_its_r
         pd.testing.assert_frame_equal(
             shared.drop(columns=left_out, errors="ignore"), expected.drop(columns=left_out, errors="ignore")
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [8, 6400], ids=["at a recording", "between recordings"])
+def test_a_candidate_that_kills_its_scorer_costs_no_recording_its_row(
+    batch: int,
+    calls: Path,
+    model: Path,
+    candidate: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "injected").mkdir()
+    (tmp_path / "injected/sitecustomize.py").write_text(_CANDIDATE_THAT_KILLS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "injected"), prepend=":")
+    asked = ("score", calls, "--model", model, "--out", tmp_path / "P", "--workers", "1", "--failure-budget", "1")
+    ended = run_emolib(*asked, "--shadow", candidate, "--shadow-share", "1", "--batch", str(batch))
+    assert ended.exit_code == 0
+    assert_same_rows(tmp_path / "P", undisturbed)
+    assert run_emolib("verify", tmp_path / "P").exit_code == 0
+    assert archive.read_shadow(tmp_path / "P", ModelBundle.load(candidate).model_id).empty

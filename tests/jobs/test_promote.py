@@ -8,21 +8,9 @@ import shutil
 import time
 from pathlib import Path
 
-import pytest
-
 from emolib import archive
 from emolib.learning.bundle import ModelBundle, _Manifest
 from tests.jobs.conftest import assert_same_rows, run_emolib
-
-
-@pytest.fixture
-def candidate(model: Path, tmp_path: Path) -> Path:
-    """The model, but surer of itself, and silent where it is not sure."""
-    place = shutil.copytree(model, tmp_path / "candidate")
-    stored = json.loads((place / "bundle.json").read_text()) | {"temperature": 0.5, "abstention_threshold": 0.6}
-    stored["model_id"] = _Manifest(**stored).identity()
-    (place / "bundle.json").write_text(json.dumps(stored))
-    return place
 
 
 def test_a_candidate_listens_in_and_takes_over(
@@ -40,7 +28,7 @@ def test_a_candidate_listens_in_and_takes_over(
     assert first.exit_code == 0
     heard = first.summary["shadow"]
     windows = archive.read(pred, table="windows")
-    assert (heard["model_id"], heard["others"], heard["windows"]) == (new, [old], len(windows))
+    assert (heard["model_id"], heard["other"], heard["windows"]) == (new, old, len(windows))
     assert 0 < heard["agreement"] < 1  # it abstains where the other does not
     assert f'emolib_night_shadow_agreement{{model_id="{new}"}}' in metrics.read_text()
     assert f"Model {new} heard" in next((tmp_path / "nights").rglob("index.html")).read_text()
@@ -52,12 +40,19 @@ def test_a_candidate_listens_in_and_takes_over(
     assert run_emolib("promote", pred, "--model", candidate).summary["replaced"] == old
     (trace,) = json.loads((pred / "_promotions.json").read_text())["promotions"]
     assert (trace["replaced"], trace["model_id"], trace["agreement"]) == (old, new, heard)
+    moved = candidate.rename(tmp_path / "moved")
+    lost = run_emolib(*asked)
+    assert (lost.exit_code, "which was promoted in" in lost.summary["error"]) == (2, True)
+    assert run_emolib("promote", pred, "--model", moved).exit_code == 0, "from where it lies"
+    moved.rename(candidate)
+    assert run_emolib("promote", pred, "--model", candidate).exit_code == 0
 
     for path in late:
         (tmp_path / path.name).rename(path)
         os.utime(path, (time.time() - 86_400,) * 2)
     second = run_emolib(*shadowed)
     assert (second.exit_code, second.summary["recordings"], second.summary["shadow"]) == (0, 2, None)
+    assert second.summary["scored_otherwise"] == first.summary["recordings"]
     rows = archive.read(pred, table="recordings").set_index("uri")["model_id"]
     names = {path.relative_to(growing).as_posix() for path in late}
     assert {name for name in rows.index if rows[name] == new} == names
@@ -67,7 +62,9 @@ def test_a_candidate_listens_in_and_takes_over(
     back = run_emolib("promote", pred, "--model", model)
     assert (back.exit_code, back.summary["replaced"]) == (0, new)
     assert run_emolib(*asked).summary["recordings"] == 0
-    assert len(json.loads((pred / "_promotions.json").read_text())["promotions"]) == 2
+    assert len(json.loads((pred / "_promotions.json").read_text())["promotions"]) == 4
+    (pred / "_promotions.json").write_text("{")
+    assert (run_emolib(*asked).exit_code, run_emolib("verify", pred).exit_code) == (2, 6)
     shutil.rmtree(pred / "_shadow")
     (pred / "_promotions.json").unlink()
     assert run_emolib("verify", pred).exit_code == 0  # nothing that counts depends on them
@@ -106,7 +103,8 @@ def test_rows_of_before_are_made_anew_where_that_is_asked_for(
     asked = ("score", calls, "--model", model, "--out", pred, "--failure-budget", "1", *cluster)
     other = run_emolib(*asked, "--min-speech-s", "0.9")
     assert (other.exit_code, "--rescore" in other.summary["error"]) == (2, True)
-    assert run_emolib(*asked[:2], "--model", candidate, *asked[4:], "--rescore").exit_code == 2, "not promoted"
+    unpromoted = run_emolib(*asked[:2], "--model", candidate, *asked[4:], "--rescore")
+    assert (unpromoted.exit_code, "emolib promote" in unpromoted.summary["error"]) == (2, True)
     assert run_emolib("promote", pred, "--model", candidate).summary["agreement"] is None
     assert run_emolib(*asked).summary["recordings"] == 0
     assert run_emolib(*asked, "--rescore", "--plan").summary["scored_again"] == listed
