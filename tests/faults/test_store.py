@@ -92,17 +92,33 @@ def test_a_store_that_fails_for_a_moment(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("fault", ["500", "hangs"])
-def test_a_store_that_is_down_for_long(
-    fault: Fault, calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
+def test_a_store_that_answers_nothing_for_minutes(
+    calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
 ) -> None:
+    """Every request waits for its time-out, and is sent again: the run takes longer, and that is all."""
+    _put(calls, f"{bucket}/archive")
+    common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
+    with job("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common, environment=store.environment) as running:
+        wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
+        store.break_down("hangs")
+        time.sleep(150)
+        assert running.process.poll() is None, running.end()
+        store.mend()
+        code, said = running.end(PATIENCE_S)
+    assert code == 0, said
+    assert store.failed["hangs"] > 0
+    _assert_same(f"{bucket}/P", undisturbed)
+
+
+@pytest.mark.fault
+def test_a_store_that_is_down_for_long(calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path) -> None:
     """The run ends, says what to do, and the next one goes on."""
     _put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
     command = ("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common)
     with job(*command, environment=store.environment) as running:
         wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
-        store.break_down(fault)
+        store.break_down("500")
         code, said = running.end(PATIENCE_S)
     store.mend()
     assert code == 5, said
