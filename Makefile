@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra train --group dev
 
-.PHONY: help setup demo test test-slow test-faults check bench lock clean
+.PHONY: help setup demo test test-slow test-faults test-clusters check bench lock clean
 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 3 minutes)"
 	@echo "make test       the tests (11 minutes)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour)"
+	@echo "make test-clusters  real sshd, Slurm, network namespaces, where they are installed (5 minutes)"
 	@echo "make check      linter, types, import rules"
 	@echo "make bench      speed and memory against other libraries, into bench.json (10 minutes)"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
@@ -41,6 +42,9 @@ test-slow: setup
 
 test-faults: setup
 	$(BIN)/pytest -s -m fault tests/faults
+
+test-clusters: setup
+	$(BIN)/pytest -s -m cluster tests/clusters
 
 check: setup
 	$(BIN)/ruff format --check .
