@@ -63,6 +63,7 @@ _COMMANDS = {
     "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
     "erase": "Remove all that predictions hold of a call, and never score it again.",
     "promote": "Compare a model with the one that scores an archive, and let it take over.",
+    "doctor": "Look whether a job could run here, and on a cluster.",
     "certs": "Make certificates for a cluster whose traffic leaves this machine.",
     "verify": "Prove that predictions, or a feature store, are whole.",
     "report": "Make a page from predictions.",

@@ -1,0 +1,140 @@
+"""`emolib doctor`: whether a job could run here, and on a cluster, before it is asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from uuid import uuid4
+
+from emolib import __version__
+from emolib.errors import AudioError, EmolibError
+from emolib.learning.bundle import ModelBundle
+from emolib.sound import audio
+from emolib.sound.manifest import list_recordings
+from emolib.storage import absolute, resolve, write_bytes
+from jobs.cluster import ClusterOption, WorkersOption, connect
+from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
+from jobs.specs import cluster_spec
+from jobs.workers import memory_limit, versions
+
+_TRIED = 20  # recordings
+
+
+@dataclass(frozen=True)
+class _Check:
+    """What was looked at, whether it is well, and what was found."""
+
+    name: str
+    is_well: bool
+    found: str
+
+
+def doctor(
+    *,
+    archive: str | None = None,
+    model: str | None = None,
+    out: str | None = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
+) -> Result:
+    """Look whether a job could run: versions, the model's numbers, the archive, the output, the cluster's workers.
+
+    Nothing is kept. What is not named is not looked at.
+
+    Parameters
+    ----------
+    archive
+        The recordings: some are listed and opened.
+    model
+        A model bundle: its golden set is computed, here and by a worker.
+    out
+        Where predictions are to lie: a file is written there and removed.
+    """
+    checks = [_Check("emolib", True, f"{__version__}, " + ", ".join(f"{n} {v}" for n, v in versions().items()))]
+    checks += _here(archive=archive, model=model, out=out)
+    checks += _there(cluster, workers, archive=archive, model=model, out=out)
+    for check in checks:
+        say(f"{'well' if check.is_well else 'ILL '}  {check.name}: {check.found}")
+    ill = [check.name for check in checks if not check.is_well]
+    found = {check.name: check.found for check in checks}
+    return Result({"job": "doctor", "ill": ill, "checks": found}, EXIT_SETTINGS if ill else EXIT_DONE)
+
+
+def _here(*, archive: str | None, model: str | None, out: str | None) -> Iterator[_Check]:
+    if model is not None:
+        yield _check("model", lambda: look_at_model(model))
+    if archive is not None:
+        yield _check("archive", lambda: look_at_archive(archive))
+    if out is not None:
+        yield _check("output", lambda: write_to(out))
+
+
+def _there(
+    cluster: str | None, workers: int | None, *, archive: str | None, model: str | None, out: str | None
+) -> Iterator[_Check]:
+    """Look at a cluster, and let each of its workers look at what it must reach."""
+    try:
+        with connect(cluster_spec(cluster, workers=workers)) as client:
+            limit, count = memory_limit(client), len(client.scheduler_info(n_workers=-1)["workers"])
+            room = "no memory limit" if limit is None else f"{limit / 2**30:.1f} GiB"
+            yield _Check("cluster", True, f"{count} workers of these versions, the smallest with {room}")
+            for name, look, place in (
+                ("model", look_at_model, model),
+                ("archive", look_at_archive, archive),
+                ("output", write_to, out),
+            ):
+                if place is None:
+                    continue
+                found = client.run(look, absolute(place), on_error="return")
+                ill = {worker: error for worker, error in found.items() if isinstance(error, BaseException)}
+                text = "; ".join(f"{worker}: {_line(error)}" for worker, error in list(ill.items())[:3])
+                yield _Check(f"{name}, from the workers", not ill, text or next(iter(found.values())))
+    except EmolibError as error:
+        yield _Check("cluster", False, _line(error))
+
+
+def look_at_model(path: str) -> str:
+    """Load a model and compute its golden set."""
+    began = time.monotonic()
+    bundle = ModelBundle.load(path)
+    bundle.check_golden()
+    return f"{bundle.model_id}, {bundle.scheme.name}, its numbers reproduced in {time.monotonic() - began:.1f} s"
+
+
+def look_at_archive(path: str) -> str:
+    """List some recordings and open them."""
+    tried, opened = list(islice(list_recordings(path), _TRIED)), 0
+    for recording in tried:
+        try:
+            audio.probe(resolve(path) / recording.uri)
+        except (AudioError, ValueError):
+            continue
+        opened += 1
+    if not opened:
+        raise EmolibError(f"none of {len(tried)} recordings could be opened, expected some: name its folder")
+    return f"{opened} of the first {len(tried)} recordings can be opened"
+
+
+def write_to(path: str) -> str:
+    """Write a file and remove it; a folder that was not there is not left."""
+    place = resolve(path)
+    there = place.exists()
+    mark = place / f".doctor-{uuid4().hex}"
+    write_bytes(mark, b"emolib doctor")
+    mark.unlink()
+    if not there and place.exists():
+        place.rmdir()
+    return f"may be written to{'' if there else ', is new'}"
+
+
+def _check(name: str, look: Callable[[], str]) -> _Check:
+    try:
+        return _Check(name, True, look())
+    except (EmolibError, OSError) as error:
+        return _Check(name, False, _line(error))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
