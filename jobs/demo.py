@@ -16,8 +16,8 @@ from emolib.sound.synthetic import write_calls, write_corpus
 from emolib.storage import write_json
 from jobs.console import Result, say, table
 from jobs.extract import extract
+from jobs.options import Options
 from jobs.report import report
-from jobs.runs import Options
 from jobs.score import score
 from jobs.train import train
 from jobs.verify import verify

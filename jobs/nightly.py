@@ -26,9 +26,11 @@ from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, write_json
 from jobs.console import EXIT_VERIFY, Result, code_of, say
 from jobs.metrics import write_metrics
+from jobs.options import Options
 from jobs.preview import show_plan
 from jobs.promote import show_agreement
-from jobs.runs import Options, carry_out, prepare, summarise
+from jobs.runs import carry_out, summarise
+from jobs.tasks import prepare
 
 Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 

@@ -8,12 +8,12 @@ import pandas as pd
 
 from emolib.archive import ledger
 from emolib.archive.calls import against_policy
-from emolib.archive.plan import due
+from emolib.archive.plan import PLAN_SCHEMA
 from emolib.errors import AudioError
 from emolib.sound import audio
 from emolib.storage import resolve
 from jobs.console import Result, say, table
-from jobs.runs import SCORING_MEMORY, Task, paths_of
+from jobs.tasks import SCORING_MEMORY, Gaps, Task, paths_of
 
 _LOOKED_AT = 500  # recordings, at most, whose channels are counted
 _TIMES_REAL_TIME = 1000.0  # seconds of sound that a core scores in a second, until a run has measured it
@@ -21,11 +21,21 @@ _TIMES_REAL_TIME = 1000.0  # seconds of sound that a core scores in a second, un
 
 def show_plan(task: Task, *, job: str) -> Result:
     """Say what would be done."""
-    open_runs = ledger.open_runs(task.out)
-    planned = task.plan()
-    waiting = len(due(task.listed(), task.known(), task.choice))
-    hours = planned["estimated_s"].sum() / 3600
-    by_date = planned.groupby("date").agg(recordings=("uri", "size"), hours=("estimated_s", "sum"))
+    open_runs, waiting = ledger.open_runs(task.out), task.waiting().recordings
+    gaps, sample = Gaps(task.sources), _Sample()
+    by_date: dict[str, list[float]] = {}
+    recordings = again = blocks = 0
+    for rows in gaps.counted(task.plan()):
+        recordings, again, blocks = (
+            recordings + len(rows),
+            again + int(rows["replaces"].sum()),
+            int(rows["block"].max()),
+        )
+        for date, seconds in rows.groupby("date")["estimated_s"].agg(["size", "sum"]).iterrows():
+            kept = by_date.setdefault(str(date), [0.0, 0.0])
+            kept[0], kept[1] = kept[0] + seconds["size"], kept[1] + seconds["sum"]
+        sample.take(rows)
+    hours = sum(seconds for _, seconds in by_date.values()) / 3600
     core_hours = hours / (ledger.speed(task.out) or _TIMES_REAL_TIME)
     memory = f"{SCORING_MEMORY / 2**30:.1f} GiB a worker"
     limit = f"a recording that asks for {task.config.limits.recording_memory} more is given up"
@@ -33,9 +43,9 @@ def show_plan(task: Task, *, job: str) -> Result:
     table(
         "plan",
         ["date", "recordings", "hours (estimated)"],
-        [[d, int(r.recordings), r.hours / 3600] for d, r in by_date.iterrows()],
+        [[date, int(count), seconds / 3600] for date, (count, seconds) in sorted(by_date.items())],
     )
-    policy = _against_policy(task, planned)
+    policy = _against_policy(task, sample.rows())
     if policy:
         table(
             "skipped by policy, of those looked at",
@@ -46,14 +56,14 @@ def show_plan(task: Task, *, job: str) -> Result:
         {
             "job": job,
             "plan": True,
-            "listed": len(task.listing),
-            "to_score": len(planned),
-            "scored_again": int(planned["replaces"].sum()),
-            "scored_before": len(task.listing) - waiting,
-            "left_for_later": waiting - len(planned),
-            **task.sources.gaps(paths_of(planned).tolist()),
+            "listed": task.listing.recordings,
+            "to_score": recordings,
+            "scored_again": again,
+            "scored_before": task.listing.recordings - waiting,
+            "left_for_later": waiting - recordings,
+            **gaps.found,
             "against_policy": policy,
-            "blocks": int(planned["block"].nunique()),
+            "blocks": blocks,
             "estimated_hours": round(float(hours), 3),
             "core_hours": round(float(core_hours), 6),
             "open_runs": [run.run_id for run in open_runs],
@@ -61,12 +71,30 @@ def show_plan(task: Task, *, job: str) -> Result:
     )
 
 
-def _against_policy(task: Task, planned: pd.DataFrame) -> dict[str, int]:
+class _Sample:
+    """Some recordings of a plan, evenly spread: every one, every second one, every fourth one."""
+
+    def __init__(self) -> None:
+        self._kept: list[pd.DataFrame] = []
+        self._every, self._seen = 1, 0
+
+    def take(self, rows: pd.DataFrame) -> None:
+        """Look at the next rows."""
+        self._kept.append(rows.iloc[-self._seen % self._every :: self._every])
+        self._seen += len(rows)
+        while sum(map(len, self._kept)) > _LOOKED_AT:
+            self._kept, self._every = [pd.concat(self._kept).iloc[::2]], 2 * self._every
+
+    def rows(self) -> pd.DataFrame:
+        """Return the sample; no rows where nothing was planned."""
+        return pd.concat(self._kept) if self._kept else pd.DataFrame(columns=PLAN_SCHEMA.names)
+
+
+def _against_policy(task: Task, chosen: pd.DataFrame) -> dict[str, int]:
     """Count by their roles the planned recordings that policy leaves unscored; of many a sample is looked at."""
     scoring, policy = task.config.scoring, Counter[str]()
-    if scoring.scored_roles is None or planned.empty:
+    if scoring.scored_roles is None or chosen.empty:
         return {}
-    chosen = planned.iloc[:: -(-len(planned) // _LOOKED_AT)]
     looked_at = 0
     for uri, direction in zip(paths_of(chosen), chosen["direction"], strict=True):
         try:

@@ -10,8 +10,10 @@ from cyclopts import Parameter
 from emolib.archive.lock import Lock
 from emolib.storage import absolute
 from jobs.console import Result
+from jobs.options import Options
 from jobs.preview import show_plan
-from jobs.runs import Options, carry_out, prepare, summarise
+from jobs.runs import carry_out, summarise
+from jobs.tasks import prepare
 
 
 def score(archive: str, *, out: str, options: Options, plan: Annotated[bool, Parameter(negative=())] = False) -> Result:

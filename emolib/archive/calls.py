@@ -6,10 +6,9 @@ Everything here is a pure function of names, times and settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from emolib.archive.metadata import NAMES, Sources
 from emolib.config import Role, ScoringConfig
@@ -36,8 +35,7 @@ def is_before(date: Any, limit: str) -> Any:
     return (date < limit) & (date != UNKNOWN_DATE)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """The call that a recording belongs to.
 
     Attributes
@@ -88,7 +86,9 @@ def call_of(recording_id: str, uri: str, modified_s: float, sources: Sources | N
     >>> call.call_id, call.date, call.date_source, call.queue, call.extra
     ('a', '2024-04-30', 'sidecar', 'sales', (('crm', '7'),))
     """
-    in_path, in_table = (sources or Sources()).of(uri)
+    if sources is None:
+        return Call(recording_id, *call_date(uri, modified_s))
+    in_path, in_table = sources.of(uri)
     known = {**in_table, **in_path}
     if "date" in known:
         day, source = known["date"], "path" if "date" in in_path else "sidecar"
@@ -123,21 +123,21 @@ def call_date(uri: str, modified_s: float) -> tuple[str, str]:
     ('1970-01-01', 'unknown')
     """
     for pattern in _DATES:
-        possible = list(_possible(pattern, uri))
-        if possible:
-            return possible[-1].isoformat(), "path"
+        for found in reversed(pattern.findall(uri)):
+            if day := _day(*found):
+                return day, "path"
     try:
         return datetime.fromtimestamp(modified_s, tz=UTC).date().isoformat(), "modified"
     except (ValueError, OverflowError, OSError):  # unknown (NaN), or a year that no calendar has
         return UNKNOWN_DATE, "unknown"
 
 
-def _possible(pattern: re.Pattern[str], uri: str) -> Iterator[date]:
-    for match in pattern.finditer(uri):
-        try:
-            yield date(*map(int, match.groups()))
-        except ValueError:  # no such day
-            continue
+@lru_cache(maxsize=10_000)  # an archive has millions of recordings, and some days
+def _day(year: str, month: str, day: str) -> str | None:
+    try:
+        return date(int(year), int(month), int(day)).isoformat()
+    except ValueError:  # no such day
+        return None
 
 
 def channel_roles(channels: int, config: ScoringConfig, direction: str | None = None) -> list[Role | None]:

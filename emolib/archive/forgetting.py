@@ -124,7 +124,7 @@ def _named(pred: AnyPath, *, before: str | None = None) -> Iterable[pd.DataFrame
     for date, group in by_date.items():
         yield scan(pred, "recordings", group, columns).to_table().to_pandas().assign(date=date)
     for run in runs(pred):
-        plan = run.plan()[["recording_id", "call_id", "date"]]
+        plan = run.plan("recording_id", "call_id", "date")
         yield plan if before is None else plan[is_before(plan["date"], before)]
 
 

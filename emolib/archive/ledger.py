@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -28,6 +28,7 @@ from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import LOCK_NAME
 from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
+from emolib.archive.planning import KNOWN
 from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
 from emolib.archive.promotion import in_force
 from emolib.archive.run_settings import RunConfig, shared_settings
@@ -123,27 +124,22 @@ class Run:
     config: RunConfig
 
     @classmethod
-    def create(cls, pred: AnyPath, *, config: RunConfig, plan: pd.DataFrame) -> Run:
-        """Store the settings and the plan of a new run (see `emolib.archive.plan.plan`); from then on it is open."""
+    def create(cls, pred: AnyPath, *, config: RunConfig, plan: Iterable[pd.DataFrame]) -> Run:
+        """Store the settings and the plan of a new run, some rows at a time; from then on it is open."""
         run = cls(resolve(pred), _next_id(pred), config)
         write_json(run.folder / "config.json", config.model_dump(mode="json"))
         stored: list[dict[str, Any]] = []
-        for start in range(0, len(plan), _PLAN_ROWS):
-            rows = plan.iloc[start : start + _PLAN_ROWS]
+        recordings, blocks, estimated_s = 0, 0, 0.0
+        for rows in (part.iloc[at : at + _PLAN_ROWS] for part in plan for at in range(0, len(part), _PLAN_ROWS)):
             name = f"part-{len(stored):05d}.parquet"
             run._write_plan(name, pa.Table.from_pandas(rows, PLAN_SCHEMA, preserve_index=False))
-            stored.append(
-                {"name": name, "first_block": int(rows["block"].iloc[0]), "last_block": int(rows["block"].iloc[-1])}
-            )
-        write_json(
-            run.folder / "plan.json",
-            {
-                "recordings": len(plan),
-                "blocks": int(plan["block"].nunique()),
-                "estimated_s": float(plan["estimated_s"].sum()),
-                "parts": stored,
-            },
-        )
+            first, last = int(rows["block"].iloc[0]), int(rows["block"].iloc[-1])
+            is_continued = bool(stored) and stored[-1]["last_block"] == first
+            recordings, estimated_s = recordings + len(rows), estimated_s + float(rows["estimated_s"].sum())
+            blocks += int(rows["block"].nunique()) - is_continued
+            stored.append({"name": name, "first_block": first, "last_block": last})
+        facts = {"recordings": recordings, "blocks": blocks, "estimated_s": estimated_s, "parts": stored}
+        write_json(run.folder / "plan.json", facts)
         return run
 
     @classmethod
@@ -181,9 +177,9 @@ class Run:
         """Return what `close` wrote of a closed run."""
         return dict(read_json(self.folder / "summary.json"))
 
-    def plan(self) -> pd.DataFrame:
-        """Return the stored plan, with the columns of `PLAN_SCHEMA`."""
-        return self._plan_dataset(None).to_table().to_pandas()
+    def plan(self, *columns: str) -> pd.DataFrame:
+        """Return the stored plan: some columns of `PLAN_SCHEMA`, or all."""
+        return self._plan_dataset(None).to_table(columns=list(columns or PLAN_SCHEMA.names)).to_pandas()
 
     def planned(self, block: int) -> list[PlannedRecording]:
         """Return the planned recordings of one block, in the order of the plan."""
@@ -206,7 +202,7 @@ class Run:
     def blocks(self) -> pd.DataFrame:
         """Return one row per block: block, date, recordings (their number) and estimated_s."""
         return (
-            self.plan()
+            self.plan("block", "date", "recording_id", "estimated_s")
             .groupby("block", as_index=False)
             .agg(date=("date", "first"), recordings=("recording_id", "size"), estimated_s=("estimated_s", "sum"))
         )
@@ -290,7 +286,7 @@ class Run:
         if not abandoned and len(left := self.todo()):
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.sweep()
-        refresh_calls(self.pred, set(self.plan()["date"]))
+        refresh_calls(self.pred, set(self.plan("date")["date"]))
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         if not abandoned:
             self._hide_paths()
@@ -412,6 +408,12 @@ def known(pred: AnyPath, *more: str) -> pd.DataFrame:
             f"predictions that cannot be read found: {' '.join(str(error).split())}; `emolib verify` names such parts: "
             "put them back from a copy, or remove all parts of their block and run the job again"
         ) from error
+
+
+def known_rows(pred: AnyPath) -> ds.Dataset | pa.Table:
+    """Return what `emolib.archive.planning` asks of all recordings that have their row, unread."""
+    done = committed(pred)
+    return scan(pred, "recordings", done, KNOWN) if done else KNOWN.empty_table()
 
 
 def byte_rates(pred: AnyPath) -> dict[str, float]:

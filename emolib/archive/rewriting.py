@@ -26,7 +26,7 @@ def make_room(run: Run) -> int:
 
     Only for the holder of the lock.
     """
-    plan = run.plan()
+    plan = run.plan("recording_id", "block", "replaces")
     replaced = plan.loc[plan["replaces"].eq(True) & plan["block"].isin(run.todo()["block"]), "recording_id"]
     if replaced.empty:
         return 0

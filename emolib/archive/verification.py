@@ -335,7 +335,7 @@ def _calls_problems(
 
 def _dates(run: ledger.Run) -> set[str]:
     try:
-        return set(run.plan()["date"])
+        return set(run.plan("date")["date"])
     except (OSError, ValueError, KeyError, pa.ArrowException):  # which is said of the plan itself
         return set()
 
@@ -350,7 +350,7 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
     plans: dict[str, pd.DataFrame] = {}
     for run in runs.values():
         try:
-            plans[run.run_id] = run.plan()[["recording_id", "block", "replaces", *_PLANNED]]
+            plans[run.run_id] = run.plan("recording_id", "block", "replaces", *_PLANNED)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
     rows = rows.astype({"recording_id": object})

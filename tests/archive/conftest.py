@@ -18,7 +18,7 @@ from emolib import storage
 from emolib.archive import blocks, ledger, predictions
 from emolib.archive.ledger import Run, known
 from emolib.archive.metadata import Sources
-from emolib.archive.plan import listing_table, plan
+from emolib.archive.planning import plan
 from emolib.archive.run_settings import run_config
 from emolib.config import TELEPHONE, ScoringConfig
 from emolib.corpora.labels import scheme
@@ -83,8 +83,8 @@ def start_run(
     pred: Any, bundle: Any, archive: Path, *, block_s: float = 20.0, batch: int = 64, sources: Sources | None = None
 ) -> Run:
     config = run_config(bundle, model="model", archive=archive, scoring=ScoringConfig(), batch=batch, block_s=block_s)
-    listing = listing_table(list_recordings(archive))
-    return Run.create(pred, config=config, plan=plan(listing, known(pred), block_s=block_s, sources=sources))
+    listing = list_recordings(archive)
+    return Run.create(pred, config=config, plan=[plan(listing, known(pred), block_s=block_s, sources=sources)])
 
 
 def finish_run(run: Run) -> list[blocks.BlockResult]:

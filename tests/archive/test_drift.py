@@ -21,7 +21,6 @@ from emolib.archive.drift import (
     population_stability_index,
 )
 from emolib.archive.ledger import Run
-from emolib.archive.plan import PLAN_SCHEMA
 from emolib.archive.predictions import Part, write_part
 from emolib.archive.run_settings import run_config
 from emolib.archive.schemas import schema
@@ -161,7 +160,7 @@ def test_a_night_is_compared_with_other_runs_of_the_four_weeks_before(bundle: Fa
     night, generator = date(2024, 5, 31), np.random.default_rng(0)
 
     def wrote(days: dict[int, int], **how: Any) -> str:
-        run = Run.create(tmp_path, config=config, plan=PLAN_SCHEMA.empty_table().to_pandas())
+        run = Run.create(tmp_path, config=config, plan=[])
         for block, (ago, number) in enumerate(days.items()):
             write(tmp_path, Part(f"{night - timedelta(days=ago)}", run.run_id, block), generator, number, **how)
         return run.run_id

@@ -8,7 +8,6 @@ import pandas as pd
 from hypothesis import given, strategies as st
 
 from emolib.archive.duplicates import hash_files, to_hash, with_originals
-from emolib.archive.plan import listing_table
 from emolib.sound.manifest import list_recordings
 
 _KNOWN = ["recording_id", "uri", "version", "size", "code", "direction", "content_hash"]
@@ -50,7 +49,7 @@ def test_of_each_content_one_recording_is_scored(planned: list[int], before: lis
 def test_only_what_may_be_the_same_is_read_and_what_changed_has_no_hash(tmp_path: Path) -> None:
     for name, data in (("a", b"12345"), ("b", b"12345"), ("c", b"54321"), ("d", b"1"), ("e", b"12345")):
         (tmp_path / name).write_bytes(data)
-    listing = listing_table(list_recordings(tmp_path)).set_index("uri", drop=False).rename_axis(None)
+    listing = pd.DataFrame(list(list_recordings(tmp_path))).set_index("uri", drop=False).rename_axis(None)
     new = listing.loc[["a", "e"]].assign(direction=None)
     known = listing.loc[["b", "c", "d"]].assign(code="ok", direction=None, content_hash=[None, "stored", None])[_KNOWN]
     files = to_hash(new, listing, known)

@@ -12,7 +12,8 @@ import pytest
 
 from emolib.archive import blocks, forgetting, read, rewriting
 from emolib.archive.ledger import Verdict, known, runs
-from emolib.archive.plan import Choice, listing_table, plan
+from emolib.archive.plan import Choice
+from emolib.archive.planning import plan
 from emolib.archive.predictions import files
 from emolib.archive.verification import verify
 from emolib.errors import Code
@@ -34,8 +35,8 @@ def _everything(pred: Path) -> str:
 
 
 def _due(pred: Path, archive: Path, choice: Choice | None = None) -> list[str]:
-    listing = forgetting.without_buried(pred, listing_table(list_recordings(archive)))
-    return plan(listing, known(pred), block_s=1e6, choice=choice)["uri"].tolist()
+    listing = forgetting.without_buried(pred, pd.DataFrame(list(list_recordings(archive))))
+    return plan(listing.itertuples(), known(pred), block_s=1e6, choice=choice)["uri"].tolist()
 
 
 def _erase(pred: Path, call_id: str) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from emolib.archive import blocks, read
 from emolib.archive.ledger import Run, byte_rates, check_out, known, open_runs, remove_unstarted, runs
-from emolib.archive.plan import listing_table, plan
+from emolib.archive.planning import plan
 from emolib.archive.predictions import Part, committed, parts
 from emolib.archive.run_settings import run_config, scoring_fingerprint
 from emolib.archive.schemas import BLOCK_TABLES, TABLES
@@ -159,7 +159,7 @@ def test_a_plan_learns_how_much_sound_a_file_holds(
     write(archive / "2024-05-05/late.wav", 0.1 * np.ones(80_000))
     rates = byte_rates(pred)
     assert rates[".wav"] < measured[".wav"]
-    planned = plan(listing_table(list_recordings(archive)), known(pred), block_s=60, byte_rates=rates)
+    planned = plan(list_recordings(archive), known(pred), block_s=60, byte_rates=rates)
     assert planned["uri"].tolist() == ["2024-05-05/late.wav"]
     assert planned["estimated_s"].tolist() == [(archive / "2024-05-05/late.wav").stat().st_size / rates[".wav"]]
 

@@ -1,11 +1,19 @@
+import math
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emolib.archive.plan import LISTING_COLUMNS, PLAN_SCHEMA, Choice, plan
-from emolib.errors import SettingsError
-from emolib.sound.manifest import recording_id
+from emolib.archive.calls import UNKNOWN_DATE, call_date
+from emolib.archive.duplicates import orphans
+from emolib.archive.plan import PLAN_SCHEMA, Choice
+from emolib.archive.planning import KNOWN, plan
+from emolib.errors import Code, SettingsError
+from emolib.sound.manifest import Recording, recording_id
 
 NAMES = st.builds(
     "{}/{}{}".format,
@@ -13,12 +21,13 @@ NAMES = st.builds(
     st.text("abcäé", min_size=1, max_size=4),
     st.sampled_from([".wav", ".gsm", ".MP3", ""]),
 )
+_COLUMNS = ["recording_id", "uri", "version", "size", "modified_s"]
 FILES = st.dictionaries(NAMES, st.tuples(st.integers(0, 10**7), st.floats(0, 2e9)), max_size=40)
 
 
 def _listing(files: dict[str, tuple[int, float]]) -> pd.DataFrame:
     rows = [(recording_id(uri), uri, f"{size}-1", size, modified_s) for uri, (size, modified_s) in files.items()]
-    return pd.DataFrame(rows, columns=LISTING_COLUMNS)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def _known(listing: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +42,7 @@ def test_a_plan_holds_each_unknown_recording_once_in_blocks_of_one_date(
     listing = _listing(files)
     is_known = data.draw(st.lists(st.booleans(), min_size=len(listing), max_size=len(listing)))
     known = _known(listing[np.array(is_known, bool)])
-    planned = plan(listing, known, block_s=block_s, max_recordings=most)
+    planned = plan(listing.itertuples(), known, block_s=block_s, max_recordings=most)
 
     assert list(planned.columns) == PLAN_SCHEMA.names
     assert sorted(planned["recording_id"]) == sorted(set(listing["recording_id"]) - set(known["recording_id"]))
@@ -44,19 +53,105 @@ def test_a_plan_holds_each_unknown_recording_once_in_blocks_of_one_date(
         assert len(block) == 1 or block["estimated_s"].sum() <= block_s * (1 + 1e-9)
 
     order = data.draw(st.permutations(range(len(listing))))
-    shuffled = plan(listing.iloc[order], known, block_s=block_s, max_recordings=most)
+    shuffled = plan(listing.iloc[order].itertuples(), known, block_s=block_s, max_recordings=most)
     pd.testing.assert_frame_equal(planned, shuffled)
 
 
 def test_two_spellings_of_one_name_are_refused() -> None:
     listing = _listing({"caf\u00e9.wav": (1, 0.0), "cafe\u0301.wav": (1, 0.0)})
     with pytest.raises(SettingsError, match="NFC"):
-        plan(listing, _known(listing[:0]), block_s=60)
+        plan(listing.itertuples(), _known(listing[:0]), block_s=60)
 
 
 @pytest.mark.parametrize(
     "choice", [Choice(), Choice(date="2024-05-01"), Choice(since="2024-05-01"), Choice(limit_s=60.0, backfill_s=30.0)]
 )
 def test_where_nothing_is_new_nothing_is_chosen(choice: Choice) -> None:
-    listing = pd.DataFrame([("a", "2024-05-01/a.wav", "1", 960_000, 0.0)], columns=LISTING_COLUMNS)
-    assert plan(listing, _known(listing), block_s=600.0, choice=choice).empty
+    listing = pd.DataFrame([("a", "2024-05-01/a.wav", "1", 960_000, 0.0)], columns=_COLUMNS)
+    assert plan(listing.itertuples(), _known(listing), block_s=600.0, choice=choice).empty
+
+
+_DAYS = ["2024-05-01", "2024-05-02", "2024-05-03", "undated"]
+_CODES = [code.value for code in Code]
+RECORDINGS = st.lists(
+    st.tuples(
+        st.sampled_from(_DAYS),
+        st.sampled_from(["1", "2", "missing"]),  # its version
+        st.integers(0, 10**7),
+        st.sampled_from([0.0, 1.7e9, math.nan]),
+        # What is known of it: version, code, attempts, content_hash, of which it is a copy, fingerprint; how often.
+        st.none()
+        | st.tuples(
+            st.sampled_from(["1", "2"]),
+            st.sampled_from([*_CODES, *["duplicate"] * len(_CODES)]),
+            st.integers(1, 4),
+            st.sampled_from([None, "h1", "h2"]),
+            st.integers(0, 20),
+            st.sampled_from(["f", "g"]),
+            st.sampled_from([1, 1, 1, 2]),
+        ),
+    ),
+    max_size=20,
+)
+CHOICES = st.builds(
+    Choice,
+    retry=st.frozensets(st.sampled_from(list(Code)), max_size=2),
+    rescore=st.sampled_from([None, "f"]),
+    keep_since=st.sampled_from([None, "2024-05-02"]),
+    date=st.sampled_from([None, None, "2024-05-03"]),
+    since=st.sampled_from([None, "2024-05-03"]),
+    limit_s=st.sampled_from([math.inf, 0.0, 700.0, 2000.0]),
+    backfill_s=st.sampled_from([0.0, 500.0]),
+    now_s=st.just(1.7e9),
+    settle_s=st.sampled_from([0.0, 300.0]),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(RECORDINGS, CHOICES)
+def test_what_is_due_and_taken_is_what_the_words_say(rows: list[Any], choice: Choice) -> None:
+    recordings, known = [], []
+    for number, (day, version, size, modified_s, row) in enumerate(rows):
+        name = f"id{number:02d}"
+        recordings.append(Recording(name, f"{day}/{number:02d}.wav", version, size, modified_s))
+        if row is not None:
+            was, code, attempts, content, copied, made, times = row
+            of = f"id{copied:02d}" if code == "duplicate" else None
+            known += [(name, was, code, attempts, content, of, made)] * times
+    table = pd.DataFrame(known, columns=KNOWN.names)
+    planned = plan(recordings, table, block_s=1000.0, choice=choice)
+    found = list(zip(planned["recording_id"], planned["attempts"], planned["replaces"], strict=True))
+    assert found == _by_hand(recordings, table, choice)
+
+
+def _by_hand(recordings: list[Recording], known: pd.DataFrame, choice: Choice) -> list[tuple[str, int, bool]]:
+    last, lost, due = {row.recording_id: row for row in known.itertuples()}, orphans(known), []
+    twice = set(known.loc[known["recording_id"].duplicated(), "recording_id"])
+    for each in recordings:
+        row, readable = last.get(each.recording_id), each.version not in ("missing", "unreadable")
+        changed = row is None or (row.version != each.version and readable)
+        is_due = changed or each.recording_id in twice | lost
+        if row is not None:
+            passing = row.code in ("unreadable", "timeout", "missing", "changed") and row.attempts < 3
+            otherwise = choice.rescore not in (None, row.scoring_fingerprint) and readable
+            is_due = is_due or passing or otherwise or Code(row.code) in choice.retry
+        date, _ = call_date(each.uri, each.modified_s)
+        if is_due and not abs(each.modified_s - choice.now_s) < choice.settle_s:
+            if date != UNKNOWN_DATE and choice.keep_since is not None and date < choice.keep_since:
+                continue
+            if choice.date in (None, date):
+                attempts = 1 if changed else row.attempts + 1
+                due.append((date, each.uri, each.size / 16_000, (each.recording_id, attempts, row is not None)))
+    backfill_s = min(choice.backfill_s, choice.limit_s)
+    new = [each for each in due if choice.since is None or each[0] >= choice.since]
+    newest_first = sorted(sorted(new, key=itemgetter(1)), key=itemgetter(0), reverse=True)
+    taken = _first(newest_first, choice.limit_s - backfill_s)
+    taken += _first(sorted(each for each in due if each not in taken), backfill_s)
+    return [each[-1] for each in sorted(taken)]
+
+
+def _first(rows: list[Any], seconds: float) -> list[Any]:
+    so_far = list(accumulate(row[2] for row in rows))
+    return (
+        [row for row, until in zip(rows, so_far, strict=True) if until <= seconds or row is rows[0]] if seconds else []
+    )

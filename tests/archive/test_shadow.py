@@ -15,7 +15,7 @@ from emolib.archive import blocks, read, read_shadow
 from emolib.archive.agreement import ABSTAINED, agreement
 from emolib.archive.forgetting import bury, forget, forget_before, recordings_of
 from emolib.archive.ledger import Run, known, open_runs
-from emolib.archive.plan import listing_table, plan
+from emolib.archive.planning import plan
 from emolib.archive.predictions import Part, parts
 from emolib.archive.rewriting import make_room
 from emolib.archive.run_settings import run_config, shadow_of
@@ -51,8 +51,8 @@ def begin(bundle: FakeBundle, archive: Path, monkeypatch: pytest.MonkeyPatch) ->
     def begins(pred: Path, share: float = 1.0) -> Run:
         shadow = shadow_of(models["candidate"], model="candidate", share=share, bundle=bundle, config=ScoringConfig())
         config = run_config(bundle, model="model", archive=archive, scoring=ScoringConfig(), shadow=shadow)
-        listing = listing_table(list_recordings(archive))
-        return Run.create(pred, config=config, plan=plan(listing, known(pred), block_s=30.0))
+        listing = list_recordings(archive)
+        return Run.create(pred, config=config, plan=[plan(listing, known(pred), block_s=30.0)])
 
     return begins
 

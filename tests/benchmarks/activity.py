@@ -22,7 +22,8 @@ import webrtcvad
 from numpy.typing import NDArray
 
 from emolib.archive.ledger import known
-from emolib.archive.plan import PlannedRecording, listing_table, plan
+from emolib.archive.plan import PlannedRecording
+from emolib.archive.planning import plan
 from emolib.archive.scoring import score_recordings
 from emolib.config import TELEPHONE, ScoringConfig
 from emolib.features.cepstra import MfccStream
@@ -103,7 +104,7 @@ def _cepstra(blocks: list[NDArray[np.float32]]) -> None:
 
 
 def scoring(root: Path, bundle: ModelBundle) -> Callable[[], object]:
-    listing = listing_table(list_recordings(root))
+    listing = list_recordings(root)
     planned = [
         PlannedRecording(**row) for row in plan(listing, known(world.folder("nothing")), block_s=1e9).to_dict("records")
     ]

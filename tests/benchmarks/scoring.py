@@ -30,7 +30,8 @@ from statistics import median
 import pandas as pd
 from distributed import Client
 
-from emolib.archive.plan import PlannedRecording, listing_table, plan
+from emolib.archive.plan import PlannedRecording
+from emolib.archive.planning import plan
 from emolib.archive.scoring import score_recordings
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
@@ -133,7 +134,7 @@ def load_model(path: Path) -> None:
 def pure_work(archive: Path) -> float:
     """Turn the recordings of an archive into rows; return the seconds it took."""
     assert _bundle is not None
-    listing = listing_table(list_recordings(archive))
+    listing = list_recordings(archive)
     nothing = pd.DataFrame(columns=["recording_id", "version", "code", "attempts"])
     planned = [PlannedRecording(**row) for row in plan(listing, nothing, block_s=1e9).to_dict("records")]
     began = time.perf_counter()

@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from emolib.archive.ledger import Run, known
-from emolib.archive.plan import listing_table, plan
+from emolib.archive.planning import plan
 from emolib.archive.run_settings import run_config
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
@@ -134,9 +134,9 @@ def planned_run(archive: Path, *, predictions: str) -> Run:
     bundle = ModelBundle.load(model())
     scoring = ScoringConfig(min_speech_s=0.0)  # every window, whatever its sound
     config = run_config(bundle, model=model(), archive=archive, scoring=scoring, block_s=1e6)
-    listing = listing_table(list_recordings(archive))
+    listing = list_recordings(archive)
     return Run.create(
-        folder(predictions), config=config, plan=plan(listing, known(folder(predictions)), block_s=config.block_s)
+        folder(predictions), config=config, plan=[plan(listing, known(folder(predictions)), block_s=config.block_s)]
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from emolib import archive
 from emolib.archive.blocks import score_block
 from emolib.archive.ledger import Run, known
-from emolib.archive.plan import listing_table, plan
+from emolib.archive.planning import plan
 from emolib.archive.run_settings import run_config
 from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
@@ -48,8 +48,8 @@ def test_twenty_ways_to_be_broken(model: Path, tmp_path: Path) -> None:
     _write(tmp_path / "calls", 20, 1)
     bundle = ModelBundle.load(model)
     config = run_config(bundle, model=model, archive=tmp_path / "calls", scoring=ScoringConfig())
-    planned = plan(listing_table(list_recordings(tmp_path / "calls")), known(tmp_path / "P"), block_s=3600)
-    run = Run.create(tmp_path / "P", config=config, plan=planned)
+    planned = plan(list_recordings(tmp_path / "calls"), known(tmp_path / "P"), block_s=3600)
+    run = Run.create(tmp_path / "P", config=config, plan=[planned])
     for block in run.todo()["block"]:
         score_block(str(run.pred), run.run_id, block)
     run.close({})

@@ -77,7 +77,7 @@ def test_an_open_run_goes_on_and_a_call_is_erased_by_its_name(
     named_again = plan.assign(path=sorted(str(path.relative_to(named)) for path in named.rglob("*.wav")))
     shutil.rmtree(run.folder)
     shutil.rmtree(pred / "calls")
-    ledger.Run.create(pred, config=run.config, plan=named_again)  # with its paths still in the plan
+    ledger.Run.create(pred, config=run.config, plan=[named_again])  # with its paths still in the plan
     assert run_emolib(*hidden, *key).summary["recordings"] == 3
     assert not _traces(pred, ("caller", "agsmith"))
     assert run_emolib("erase", pred, "--call-id", "caller1").exit_code == 2

@@ -1,0 +1,278 @@
+"""Listing minus what has its rows, for more recordings than memory holds: stored tables in, sorted batches out.
+
+DuckDB joins and sorts them, on one core and in some hundred megabytes; the rest goes to a disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from emolib.archive.calls import UNKNOWN_DATE
+from emolib.archive.duplicates import orphans
+from emolib.archive.listing import SCHEMA as LISTING, described
+from emolib.archive.metadata import Sources
+from emolib.archive.plan import MOST_ATTEMPTS, PASSING, PLAN_SCHEMA, Choice
+from emolib.errors import Code, SettingsError
+from emolib.sound.manifest import NO_VERSIONS
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+    from emolib.sound.manifest import Recording
+
+_BATCH = 50_000
+_MEMORY = "400MB"
+KNOWN = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("version", pa.string()),
+        ("code", pa.string()),
+        ("attempts", pa.int32()),
+        ("content_hash", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("scoring_fingerprint", pa.string()),
+    ]
+)
+"""What a planner asks of the recordings that have their row."""
+
+
+class Waiting(NamedTuple):
+    """How many recordings are due, or taken, and for how many seconds of sound (estimated)."""
+
+    recordings: int
+    estimated_s: float
+
+
+class Planner:
+    """What is to be done of a listing.
+
+    Parameters
+    ----------
+    listing
+        A Parquet file, or a table, with the columns of `emolib.archive.listing.SCHEMA`.
+    known
+        The columns of `KNOWN`, of what has its row.
+    folder
+        Where what does not fit into memory goes for a while.
+
+    Raises
+    ------
+    SettingsError
+        If two rows of the listing have one recording_id.
+    """
+
+    def __init__(self, listing: Path | pa.Table, known: ds.Dataset | pa.Table, *, folder: Path) -> None:
+        settings: dict[str, Any] = {"threads": 1, "memory_limit": _MEMORY, "temp_directory": str(folder)}
+        self._database = duckdb.connect(config=settings)
+        if isinstance(listing, Path):
+            listing = self._database.read_parquet(str(listing))
+        self._database.register("listing", listing)
+        self._database.register("every_known", known)
+        self._refuse_twins()
+        # Two rows of one recording are damage, which scoring it once more mends.
+        self._database.execute(
+            "create table twice as select recording_id from every_known group by recording_id having count(*) > 1"
+        )
+        self._database.execute(
+            "create view known as select * from every_known where recording_id not in (from twice) union all "
+            "select distinct on (recording_id) * from every_known where recording_id in (from twice)"
+        )
+        related = self._database.execute(
+            "select recording_id, code, content_hash, duplicate_of from known where code = $duplicate or recording_id "
+            "in (select duplicate_of from known where code = $duplicate)",
+            {"duplicate": Code.DUPLICATE.value},
+        ).df()
+        lost = pa.table({"recording_id": sorted(orphans(related))}, schema=pa.schema([("recording_id", pa.string())]))
+        self._database.register("orphans", lost)
+
+    def _refuse_twins(self) -> None:
+        twins = self._database.execute(
+            "select uri from listing where recording_id = (select recording_id from listing group by recording_id "
+            "having count(*) > 1 order by recording_id limit 1) order by uri limit 2"
+        ).fetchall()
+        if twins:
+            first, second = (ascii(uri) for (uri,) in twins)
+            raise SettingsError(
+                f"{first} and {second} have one recording_id, expected URIs that are distinct in Unicode form NFC; "
+                "rename one of them"
+            )
+
+    def waiting(self, choice: Choice) -> Waiting:
+        """Return how much is due, whether a run takes it or not."""
+        return self._count(self._due(choice))
+
+    def taken(self, choice: Choice) -> Waiting:
+        """Return how much a run takes."""
+        return self._count(self._taken(choice))
+
+    def _count(self, rows: duckdb.DuckDBPyRelation) -> Waiting:
+        (found,) = rows.aggregate("count(*), coalesce(sum(estimated_s), 0.0)").fetchall()
+        return Waiting(int(found[0]), float(found[1]))
+
+    def plan(self, choice: Choice, *, block_s: float, max_recordings: int = 1000) -> Iterator[pa.Table]:
+        """Yield the plan of what a run takes, some rows at a time, in blocks of about equal work.
+
+        Its rows are sorted by date and URI, whatever the order of the listing; a block is a run of them within one
+        date.
+
+        Parameters
+        ----------
+        block_s
+            Estimated seconds of sound in a block; only a single recording that is longer makes a longer block.
+        max_recordings
+            Most recordings in a block.
+
+        Yields
+        ------
+        pyarrow.Table
+            With `PLAN_SCHEMA`; block counts from 0, date is an ISO date.
+        """
+        taken, blocks = self._taken(choice).order("date, uri"), _Blocks(block_s, max_recordings)
+        for batch in taken.to_arrow_reader(_BATCH):
+            rows = pa.Table.from_batches([batch])
+            columns = dict(zip(rows.column_names, rows.columns, strict=True))
+            columns["block"] = pa.array(
+                blocks.of(rows["date"].to_pylist(), rows["estimated_s"].to_pylist()), pa.int32()
+            )
+            nothing = pa.nulls(len(rows), pa.string())
+            columns |= dict.fromkeys(("content_hash", "duplicate_of", "path"), nothing)
+            yield pa.table({name: columns[name] for name in PLAN_SCHEMA.names}).cast(PLAN_SCHEMA)
+
+    def _due(self, choice: Choice) -> duckdb.DuckDBPyRelation:
+        """Return the listed recordings that are to be scored: new or changed ones, failures that may pass, orphans."""
+        return self._database.sql(
+            """
+            with facts as (
+                select listing.*, known.recording_id is null as is_new, known.attempts as before, known.code,
+                    known.scoring_fingerprint, listing.version not in $no_versions as is_readable,
+                    -- A file that can't be looked at tonight is no reason to give up what is known of it.
+                    is_new or (known.version <> listing.version and is_readable) as changed
+                from listing left join known using (recording_id)
+            )
+            select * exclude (is_new, before, code, scoring_fingerprint, is_readable, changed),
+                cast(case when changed then 1 else before + 1 end as integer) as attempts, not is_new as replaces
+            from facts
+            where changed or code in $retry or (code in $passing and before < $most)
+                or ($rescore is not null and is_readable and scoring_fingerprint is distinct from $rescore)
+                or recording_id in (from twice) or recording_id in (from orphans)
+            """,
+            params={
+                "no_versions": list(NO_VERSIONS),
+                "retry": [code.value for code in choice.retry],
+                "passing": [code.value for code in PASSING],
+                "most": MOST_ATTEMPTS,
+                "rescore": choice.rescore,
+            },
+        )
+
+    def _taken(self, choice: Choice) -> duckdb.DuckDBPyRelation:
+        """Return those of them that a run takes."""
+        rows = self._due(choice)
+        if choice.settle_s:  # not a number where nobody knows: the highest of all to DuckDB
+            rows = rows.filter(f"not abs(modified_s - {choice.now_s!r}) < {choice.settle_s!r}")
+        if choice.keep_since is not None:
+            rows = rows.filter(f"date >= '{choice.keep_since}' or date = '{UNKNOWN_DATE}'")
+        if choice.date is not None:
+            rows = rows.filter(f"date = '{choice.date}'")
+        if choice.since is None and math.isinf(choice.limit_s):
+            return rows
+        backfill_s = min(choice.backfill_s, choice.limit_s)
+        newest = rows if choice.since is None else rows.filter(f"date >= '{choice.since}'")
+        newest = _up_to(newest, choice.limit_s - backfill_s, "date desc, uri")
+        if not backfill_s:
+            return newest
+        left = rows.set_alias("due").join(newest.project("recording_id"), "recording_id", how="anti")
+        return newest.union(_up_to(left, backfill_s, "date, uri"))
+
+
+def _up_to(rows: duckdb.DuckDBPyRelation, seconds: float, order: str) -> duckdb.DuckDBPyRelation:
+    """Return the first rows that last so long together; the first one even if it lasts longer by itself."""
+    if math.isinf(seconds):
+        return rows
+    if not seconds:
+        return rows.limit(0)
+    window = f"over (order by {order} rows unbounded preceding)"
+    counted = rows.project(f"*, sum(estimated_s) {window} as until_s, row_number() {window} as place")
+    return counted.filter(f"until_s <= {seconds!r} or place = 1").project("* exclude (until_s, place)")
+
+
+class _Blocks:
+    """Numbers of blocks for rows that come sorted, in parts."""
+
+    def __init__(self, block_s: float, max_recordings: int) -> None:
+        self._block_s, self._most = block_s, max_recordings
+        self._number, self._date = -1, ""
+        self._filled_s, self._count = 0.0, 0
+
+    def of(self, dates: list[str], seconds: list[float]) -> list[int]:
+        numbers = []
+        for date, estimated_s in zip(dates, seconds, strict=True):
+            full = self._count == self._most or self._filled_s + estimated_s > self._block_s
+            if self._number < 0 or date != self._date or full:
+                self._number += 1
+                self._date, self._filled_s, self._count = date, estimated_s, 1
+            else:
+                self._filled_s, self._count = self._filled_s + estimated_s, self._count + 1
+            numbers.append(self._number)
+        return numbers
+
+
+def plan(
+    recordings: Iterable[Recording],
+    known: pd.DataFrame,
+    *,
+    block_s: float,
+    max_recordings: int = 1000,
+    byte_rates: Mapping[str, float] | None = None,
+    choice: Choice | None = None,
+    sources: Sources | None = None,
+) -> pd.DataFrame:
+    """Plan recordings that fit into memory: the same as `Planner.plan` does for those that do not.
+
+    Parameters
+    ----------
+    recordings
+        As `emolib.sound.manifest.list_recordings` lists them.
+    known
+        What has its row already: some columns of `KNOWN`, the first four at least.
+    block_s, max_recordings, choice
+        See `Planner.plan`; by default all that is due is taken.
+    byte_rates, sources
+        See `emolib.archive.listing.described`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `PLAN_SCHEMA`.
+
+    Raises
+    ------
+    SettingsError
+        If two of the recordings have one recording_id.
+
+    Examples
+    --------
+    >>> from emolib.sound.manifest import Recording
+    >>> recordings = [Recording(name, f"2024-05-0{name}/a.wav", "2", 960_000, 0.0) for name in "1234"]
+    >>> rows = [("1", "2", "ok", 1), ("2", "1", "ok", 1), ("3", "2", "unreadable", 2)]
+    >>> known = pd.DataFrame(rows, columns=["recording_id", "version", "code", "attempts"])
+    >>> plan(recordings, known, block_s=600)[["block", "uri", "attempts", "replaces"]].values.tolist()
+    [[0, '2024-05-02/a.wav', 1, True], [1, '2024-05-03/a.wav', 3, True], [2, '2024-05-04/a.wav', 1, False]]
+    >>> nothing = known[:0]
+    >>> plan(recordings, nothing, block_s=600, choice=Choice(limit_s=120.0, backfill_s=60.0))["date"].tolist()
+    ['2024-05-01', '2024-05-04']
+    """
+    listing = pa.concat_tables([LISTING.empty_table(), *described(recordings, sources=sources, byte_rates=byte_rates)])
+    columns = pd.DataFrame({name: known.get(name) for name in KNOWN.names}, index=known.index)
+    with TemporaryDirectory() as folder:
+        planner = Planner(listing, pa.Table.from_pandas(columns, KNOWN, preserve_index=False), folder=Path(folder))
+        parts = planner.plan(choice or Choice(), block_s=block_s, max_recordings=max_recordings)
+        return pa.concat_tables([PLAN_SCHEMA.empty_table(), *parts]).to_pandas()

@@ -1,0 +1,234 @@
+"""An archive that is to be scored: listed, with its settings checked. Before any work starts."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from emolib.archive import ledger
+from emolib.archive.blocks import load_bundle
+from emolib.archive.forgetting import without_buried
+from emolib.archive.listing import StoredListing, described, store
+from emolib.archive.metadata import Sources
+from emolib.archive.plan import Choice
+from emolib.archive.planning import Planner, Waiting
+from emolib.archive.promotion import successor
+from emolib.archive.pseudonyms import Pseudonyms
+from emolib.archive.run_settings import RunConfig, run_config, scoring_fingerprint, shadow_of
+from emolib.archive.shadow import Shadow
+from emolib.config import Limits, ScoringConfig, parse
+from emolib.errors import SettingsError
+from emolib.learning.bundle import ModelBundle
+from emolib.sound.manifest import Recording, list_recordings
+from emolib.storage import absolute
+from jobs import spelling
+from jobs.console import say
+from jobs.options import Options
+from jobs.specs import ClusterSpec, cluster_spec
+
+# A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
+# the same, but not into such as take longer to plan, commit and report than to score.
+_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
+SCORING_MEMORY = 600 * 2**20
+"""What a worker takes with its scorer, in bytes; sound streams, so that it is the same for every block."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be scored: a listed archive, the settings, and which of the recordings a run takes.
+
+    Attributes
+    ----------
+    out
+        The predictions.
+    folder
+        On this machine, for as long as the task is there.
+    """
+
+    out: str
+    listing: StoredListing
+    folder: TemporaryDirectory[str]
+    config: RunConfig
+    where: ClusterSpec
+    choice: Choice
+    sources: Sources
+    find_duplicates: bool
+    pseudonyms: Pseudonyms | None
+
+    def waiting(self) -> Waiting:
+        """Return how much is due, whether a run takes it or not."""
+        return self._planner().waiting(self.choice)
+
+    def left(self) -> int:
+        """Return how many listed recordings are to be scored, or tried again, by a later run."""
+        all_due = Choice(keep_since=self.choice.keep_since, rescore=self.choice.rescore)
+        return self._planner().taken(all_due).recordings
+
+    def scored_otherwise(self) -> int:
+        """Return how many recordings have rows that were scored by other settings, or by another model."""
+        found = pc.field("scoring_fingerprint") != self.config.scoring_fingerprint
+        rows = ledger.known_rows(self.out)
+        return int(rows.filter(found).num_rows if isinstance(rows, pa.Table) else rows.count_rows(filter=found))
+
+    def listed(self) -> pd.DataFrame:
+        """Return the whole listing, in memory."""
+        columns = ["recording_id", "uri", "version", "size", "modified_s"]
+        return pq.read_table(self.listing.place, columns=columns).to_pandas()
+
+    def plan(self) -> Iterator[pd.DataFrame]:
+        """Yield the plan of a run that would begin now, some rows at a time; none of them is empty."""
+        config = self.config
+        planned = self._planner().plan(self.choice, block_s=config.block_s, max_recordings=config.max_recordings)
+        for part in planned:
+            rows = part.to_pandas()
+            named = rows if self.pseudonyms is None else self.pseudonyms.planned(rows)
+            # Listing takes long, and no lock is held for it: something may have been erased meanwhile.
+            left = without_buried(self.out, without_buried(self.out, named), by="call_id")
+            if len(left):
+                yield left
+
+    def _planner(self) -> Planner:
+        return Planner(self.listing.place, ledger.known_rows(self.out), folder=Path(self.folder.name))
+
+
+def prepare(archive: str, out: str, options: Options, choice: Choice | None = None) -> Task:
+    """Check the options and the model, and list the archive.
+
+    Raises
+    ------
+    SettingsError
+        If something is wrong with the options, the model, the archive or the predictions that are there.
+    GoldenCheckError
+        If this machine does not reproduce the model's numbers.
+    """
+    where, sources = cluster_spec(options.cluster, workers=options.workers), options.sources()
+    model, bundle = _model(options.model, out)
+    scoring, block_s = options.scoring(), options.block_s
+    if options.batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
+        raise SettingsError(f"batch {options.batch} and block_s {block_s} found, expected numbers above zero")
+    pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
+    recordings, folder = list_recordings(archive), TemporaryDirectory(prefix="emolib-")
+    listing = _list(recordings, Path(folder.name), out, sources, pseudonyms)
+    if not listing.recordings:
+        raise SettingsError(f"no recordings found in {archive}, expected audio files")
+    again = scoring_fingerprint(bundle, scoring) if options.rescore else None
+    choice = replace(choice or Choice(), retry=spelling.codes(options.retry), rescore=again)
+    planner = Planner(listing.place, ledger.known_rows(out), folder=Path(folder.name))
+    total_s = planner.waiting(choice).estimated_s
+    config = run_config(
+        bundle,
+        model=model,
+        archive=archive,
+        scoring=scoring,
+        batch=options.batch,
+        block_s=block_s or _block_s(min(total_s, choice.limit_s)),
+        limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
+        pattern=options.pattern,
+        calls_table=None if options.calls_table is None else absolute(options.calls_table),
+        pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
+        shadow=_shadow(options, bundle, scoring),
+    )
+    ledger.check_out(out, config, rescore=options.rescore)
+    for last in ledger.runs(out)[-1:]:
+        if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
+            say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
+    say(f"{listing.recordings} recordings listed, {sum(recordings.left_out.values())} other files left out")
+    return Task(out, listing, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
+
+
+def _list(
+    recordings: Iterable[Recording], folder: Path, out: str, sources: Sources, pseudonyms: Pseudonyms | None
+) -> StoredListing:
+    """Store a listing without what was erased."""
+    known_sources = sources if sources.pattern is not None or sources.calls is not None else None
+    tables = described(recordings, sources=known_sources, byte_rates=ledger.byte_rates(out), pseudonyms=pseudonyms)
+    return store((_without_buried(out, table, pseudonyms) for table in tables), folder / "listing.parquet")
+
+
+def _without_buried(out: str, table: pa.Table, pseudonyms: Pseudonyms | None) -> pa.Table:
+    names = table.select(["recording_id", "call_id"]).to_pandas()
+    if pseudonyms is not None:
+        own = names["call_id"] == names["recording_id"]
+        names["call_id"] = names["call_id"].where(own, names["call_id"].map(pseudonyms.of))
+    left = without_buried(out, without_buried(out, names), by="call_id")
+    return table if len(left) == len(names) else table.take(pa.array(left.index))
+
+
+def _model(path: str, out: str) -> tuple[str, ModelBundle]:
+    """Load the model that was asked for, or the one that was promoted to its place; return where it lies, too."""
+    bundle = ModelBundle.load(path)
+    if (promoted := successor(out, bundle.model_id)) is not None:
+        say(f"model {promoted.model_id} was promoted on {promoted.time}: it scores in place of {bundle.model_id}")
+        try:
+            return promoted.model, load_bundle(promoted.model, promoted.model_id)
+        except SettingsError as error:
+            raise SettingsError(
+                f"model {promoted.model_id}, which was promoted in {out}, is not at {promoted.model}: put it back, or "
+                "`emolib promote` it from where it lies"
+            ) from error
+    bundle.check_golden()
+    return path, bundle
+
+
+def _shadow(options: Options, bundle: ModelBundle, scoring: ScoringConfig) -> Shadow | None:
+    """Look at the candidate, if there is one."""
+    if options.shadow is None:
+        return None
+    candidate = ModelBundle.load(options.shadow)
+    candidate.check_golden()
+    if candidate.model_id == bundle.model_id:
+        say(f"candidate {candidate.model_id} is the model itself: nobody listens in")
+        return None
+    return shadow_of(candidate, model=options.shadow, share=options.shadow_share, bundle=bundle, config=scoring)
+
+
+def paths_of(planned: pd.DataFrame) -> pd.Series:
+    """Return where planned recordings lie in the archive: a pseudonym is no path."""
+    return planned["path"].where(planned["path"].notna(), planned["uri"])
+
+
+_GAPS = {
+    "pattern_unmatched": "the pattern is not found in their paths",
+    "table_unknown": "the table knows no such call",
+}
+
+
+class Gaps:
+    """Of how many planned recordings the pattern, and the table of calls, know nothing.
+
+    Attributes
+    ----------
+    found
+        By what it is that knows nothing; empty where there are neither.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources, self._recordings = sources, 0
+        self.found: Counter[str] = Counter(sources.gaps([]))
+
+    def counted(self, planned: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Pass a plan on, and count."""
+        for rows in planned:
+            self._recordings += len(rows)
+            self.found.update(self._sources.gaps(paths_of(rows).tolist()))
+            yield rows
+
+    def say(self) -> None:
+        """Say what was counted."""
+        for gap, count in self.found.items():
+            if count:
+                say(f"{count} of {self._recordings} recordings: {_GAPS[gap]}")
+
+
+def _block_s(total_s: float) -> float:
+    return min(_LARGEST_BLOCK_S, max(_SMALLEST_BLOCK_S, total_s / (_BLOCKS_PER_CORE * (os.cpu_count() or 1))))
