@@ -30,7 +30,7 @@ from jobs.options import Options
 from jobs.preview import show_plan
 from jobs.promote import show_agreement
 from jobs.runs import carry_out, summarise
-from jobs.tasks import prepare
+from jobs.tasks import prepared
 
 Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 
@@ -103,10 +103,10 @@ def nightly(
         settle_s=settle_s,
     )
     if plan:
-        return show_plan(prepare(archive, out, options, choice), job="nightly")
+        with prepared(archive, out, options, choice) as task:
+            return show_plan(task, job="nightly")
     folder = None if report is None else resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
-    with _noted(folder, metrics, night):
-        task = prepare(archive, out, options, choice)
+    with _noted(folder, metrics, night), prepared(archive, out, options, choice) as task:
         with Lock(out) as lock:
             forgotten = forget_before(out, keep_since) if keep_since is not None and is_predictions(out) else 0
             runs = carry_out(task, lock)

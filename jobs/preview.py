@@ -26,11 +26,8 @@ def show_plan(task: Task, *, job: str) -> Result:
     by_date: dict[str, list[float]] = {}
     recordings = again = blocks = 0
     for rows in gaps.counted(task.plan()):
-        recordings, again, blocks = (
-            recordings + len(rows),
-            again + int(rows["replaces"].sum()),
-            int(rows["block"].max()),
-        )
+        recordings, again = recordings + len(rows), again + int(rows["replaces"].sum())
+        blocks = int(rows["block"].max()) + 1
         for date, seconds in rows.groupby("date")["estimated_s"].agg(["size", "sum"]).iterrows():
             kept = by_date.setdefault(str(date), [0.0, 0.0])
             kept[0], kept[1] = kept[0] + seconds["size"], kept[1] + seconds["sum"]

@@ -13,7 +13,7 @@ from jobs.console import Result
 from jobs.options import Options
 from jobs.preview import show_plan
 from jobs.runs import carry_out, summarise
-from jobs.tasks import prepare
+from jobs.tasks import prepared
 
 
 def score(archive: str, *, out: str, options: Options, plan: Annotated[bool, Parameter(negative=())] = False) -> Result:
@@ -32,11 +32,11 @@ def score(archive: str, *, out: str, options: Options, plan: Annotated[bool, Par
         Say what would be done, and stop.
     """
     out = absolute(out)
-    task = prepare(archive, out, options)
-    if plan:
-        return show_plan(task, job="score")
-    began = time.monotonic()
-    with Lock(out) as lock:
-        runs = carry_out(task, lock)
-    seconds = time.monotonic() - began
-    return summarise(task, runs, job="score", seconds=seconds, failure_budget=options.failure_budget)
+    with prepared(archive, out, options) as task:
+        if plan:
+            return show_plan(task, job="score")
+        began = time.monotonic()
+        with Lock(out) as lock:
+            runs = carry_out(task, lock)
+        seconds = time.monotonic() - began
+        return summarise(task, runs, job="score", seconds=seconds, failure_budget=options.failure_budget)

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,7 +58,7 @@ class Task:
 
     out: str
     listing: StoredListing
-    folder: TemporaryDirectory[str]
+    folder: Path
     config: RunConfig
     where: ClusterSpec
     choice: Choice
@@ -98,11 +99,12 @@ class Task:
                 yield left
 
     def _planner(self) -> Planner:
-        return Planner(self.listing.place, ledger.known_rows(self.out), folder=Path(self.folder.name))
+        return Planner(self.listing.place, ledger.known_rows(self.out), folder=self.folder)
 
 
-def prepare(archive: str, out: str, options: Options, choice: Choice | None = None) -> Task:
-    """Check the options and the model, and list the archive.
+@contextmanager
+def prepared(archive: str, out: str, options: Options, choice: Choice | None = None) -> Iterator[Task]:
+    """Check the options and the model, and list the archive; the listing is there until the block ends.
 
     Raises
     ------
@@ -117,33 +119,34 @@ def prepare(archive: str, out: str, options: Options, choice: Choice | None = No
     if options.batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
         raise SettingsError(f"batch {options.batch} and block_s {block_s} found, expected numbers above zero")
     pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
-    recordings, folder = list_recordings(archive), TemporaryDirectory(prefix="emolib-")
-    listing = _list(recordings, Path(folder.name), out, sources, pseudonyms)
-    if not listing.recordings:
-        raise SettingsError(f"no recordings found in {archive}, expected audio files")
-    again = scoring_fingerprint(bundle, scoring) if options.rescore else None
-    choice = replace(choice or Choice(), retry=spelling.codes(options.retry), rescore=again)
-    planner = Planner(listing.place, ledger.known_rows(out), folder=Path(folder.name))
-    total_s = planner.waiting(choice).estimated_s
-    config = run_config(
-        bundle,
-        model=model,
-        archive=archive,
-        scoring=scoring,
-        batch=options.batch,
-        block_s=block_s or _block_s(min(total_s, choice.limit_s)),
-        limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
-        pattern=options.pattern,
-        calls_table=None if options.calls_table is None else absolute(options.calls_table),
-        pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
-        shadow=_shadow(options, bundle, scoring),
-    )
-    ledger.check_out(out, config, rescore=options.rescore)
-    for last in ledger.runs(out)[-1:]:
-        if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
-            say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
-    say(f"{listing.recordings} recordings listed, {sum(recordings.left_out.values())} other files left out")
-    return Task(out, listing, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
+    with TemporaryDirectory(prefix="emolib-") as place:
+        recordings, folder = list_recordings(archive), Path(place)
+        listing = _list(recordings, folder, out, sources, pseudonyms)
+        if not listing.recordings:
+            raise SettingsError(f"no recordings found in {archive}, expected audio files")
+        again = scoring_fingerprint(bundle, scoring) if options.rescore else None
+        choice = replace(choice or Choice(), retry=spelling.codes(options.retry), rescore=again)
+        planner = Planner(listing.place, ledger.known_rows(out), folder=folder)
+        total_s = planner.waiting(choice).estimated_s
+        config = run_config(
+            bundle,
+            model=model,
+            archive=archive,
+            scoring=scoring,
+            batch=options.batch,
+            block_s=block_s or _block_s(min(total_s, choice.limit_s)),
+            limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
+            pattern=options.pattern,
+            calls_table=None if options.calls_table is None else absolute(options.calls_table),
+            pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
+            shadow=_shadow(options, bundle, scoring),
+        )
+        ledger.check_out(out, config, rescore=options.rescore)
+        for last in ledger.runs(out)[-1:]:
+            if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
+                say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
+        say(f"{listing.recordings} recordings listed, {sum(recordings.left_out.values())} other files left out")
+        yield Task(out, listing, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
 
 
 def _list(

@@ -36,7 +36,7 @@ from emolib.archive.scoring import score_recordings
 from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
-from jobs.runs import Options
+from jobs.options import Options
 from jobs.score import score
 from tests.benchmarks import plain, world
 from tests.benchmarks.rows import Figure, Row, Target, at_least, at_most, faster

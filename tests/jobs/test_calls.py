@@ -19,7 +19,7 @@ PATTERN = r"(?P<site>[a-z]+)/(?P<date>\d{8})_(?P<call_id>\d+)(?:_(?P<direction>i
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One stereo call in, one out, one of which only the table knows that; a mix, and one that is named otherwise."""
-    monkeypatch.setattr("jobs.runs.ModelBundle.load", lambda path: FakeBundle())
+    monkeypatch.setattr("jobs.tasks.ModelBundle.load", lambda path: FakeBundle())
     stereo = np.zeros((2, RATE), np.float32)
     for name in ("bonn/20240501_1_in", "bonn/20240501_2_out", "bonn/20240502_3", "rome/other"):
         write_call(tmp_path / f"archive/{name}.wav", *stereo)
