@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 from cyclopts import Parameter, validators
+from cyclopts.types import NonNegativeInt
 
 from emolib.archive import ledger
 from emolib.archive.blocks import load_bundle
@@ -116,6 +117,9 @@ class Options:
         promoted. `nightly` takes as much of it as its limits leave.
     failure_budget
         Share of recordings that may fail before the exit code is 1.
+    failure_count
+        So many may fail whatever share that is: of few recordings, as of a night on which little is new, a few that
+        are tried again are many.
     """
 
     model: str
@@ -141,6 +145,7 @@ class Options:
     retry: str | None = None
     rescore: Annotated[bool, Parameter(negative=())] = False
     failure_budget: FailureBudget = 0.05
+    failure_count: NonNegativeInt = 0
     cluster: ClusterOption = None
     workers: WorkersOption = None
 
@@ -331,7 +336,10 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             finished += _resume(client, run, lock)
         if interrupted:
             done_s = sum(run.totals()[1] for run in interrupted) - before_s
-            left = replace(task.choice, limit_s=max(0.0, task.choice.limit_s - done_s))
+            choice, left_s = task.choice, max(0.0, task.choice.limit_s - done_s)
+            # What is left is for the newest and for the backfill as the whole was.
+            share = left_s / choice.limit_s if 0 < choice.limit_s < math.inf else 1.0
+            left = replace(choice, limit_s=left_s, backfill_s=share * choice.backfill_s)
             planned = replace(task, choice=left).plan()
         if len(planned):
             if task.find_duplicates:
@@ -440,7 +448,7 @@ def _counts(codes: Mapping[str, int]) -> dict[str, Any]:
     return {"recordings": sum(codes.values()), "outcomes": dict(outcomes), "codes": dict(sorted(codes.items()))}
 
 
-def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, failure_budget: float) -> Result:
+def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, options: Options) -> Result:
     """Say what the closed runs came to, and whether too many recordings failed."""
     codes: Counter[str] = Counter()
     audio_s = 0.0
@@ -469,7 +477,7 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
-    return Result(summary, within_budget(failed, counts["recordings"], failure_budget))
+    return Result(summary, within_budget(failed, counts["recordings"], options.failure_budget, options.failure_count))
 
 
 def _known_audio(path: str | None) -> dict[str, str] | None:
