@@ -147,6 +147,8 @@ def _built(root: Path) -> Image:
         os.chown(root / "tmp", _NOBODY, _NOBODY)
     shutil.rmtree(root / "build")  # the last stage has only the environment
     shutil.rmtree(root / "opt/uv")
+    if (root / "python").exists():  # its library is looked for where it was copied from
+        variables["LD_LIBRARY_PATH"] = str(root / "python/lib")
     return Image(root, variables | {"TMPDIR": str(root / "tmp"), "LANG": "C.UTF-8"})
 
 
