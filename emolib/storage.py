@@ -81,5 +81,14 @@ def write_json(path: AnyPath, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: AnyPath) -> Any:
-    """Read a JSON file."""
-    return json.loads(resolve(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises
+    ------
+    SettingsError
+        If it holds none.
+    """
+    try:
+        return json.loads(resolve(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is damaged, expected JSON ({error}): put it back from a copy") from error

@@ -107,10 +107,15 @@ def _settings(path: str) -> Toml:
         If it is missing or no TOML.
     """
     try:
-        tables = set(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} can't be read as a TOML file of options: {error}") from error
-    if unknown := sorted(tables - set(_COMMANDS)):
+    tables = {name: table for name, table in document.items() if isinstance(table, dict)}
+    for name, table in tables.items():
+        if elsewhere := sorted({"config", "debug", "log_format", "log-format"} & set(table)):
+            flag = elsewhere[0].replace("_", "-")
+            raise SettingsError(f"{path} has {elsewhere[0]!r} in [{name}], expected --{flag} on the command line")
+    if unknown := sorted(set(document) - set(_COMMANDS)):
         raise SettingsError(f"{path} has {unknown[0]!r}, expected a table for a command: {', '.join(_COMMANDS)}")
     return Toml(path)
 

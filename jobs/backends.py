@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ PROCESSES: dict[str, Any] = {
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ONE_THREAD.items()},
 }
 _NO_DASHBOARD = {"dashboard": False}
+_AGAIN_S = 2.0  # between attempts to make what is being deleted
 
 
 def ssh(spec: Ssh) -> AbstractContextManager[Client]:
@@ -149,21 +152,49 @@ def kubernetes(spec: Kubernetes) -> Iterator[Client]:
         raise SettingsError(f"{spec.manifest} is no manifest of a DaskCluster, expected one as in cluster/kubernetes")
     if spec.workers is not None:
         manifest["spec"]["worker"]["replicas"] = spec.workers
-    kind = kr8s.objects.new_class("DaskCluster", version="kubernetes.dask.org/v1", namespaced=True)
-    made = kind(manifest)
-    name, namespace = made.name, made.namespace
     scheme = "tcp" if spec.tls is False else "tls"
     tls = security(spec.tls)
-    try:
-        made.create()
-    except kr8s.ServerError as error:
-        raise SettingsError(f"DaskCluster {name} can't be made in {namespace}: {error}") from error
+    made = _dask_cluster(kr8s, manifest, spec)
+    name, namespace = made.name, made.namespace
     try:
         address = f"{scheme}://{name}-scheduler.{namespace}.svc.cluster.local:8786"
         with _client(address, wait_s=spec.wait_s, tls=tls) as client:
             yield client
     finally:
-        made.delete()
+        try:
+            _remove(kr8s, made)
+        except kr8s.ServerError as error:  # what the job came to stays true
+            say(f"DaskCluster {name} could not be deleted, delete it by hand: {error}")
+
+
+def _dask_cluster(kr8s: Any, manifest: dict[str, Any], spec: Kubernetes) -> Any:
+    """Make a DaskCluster; wait for another one of its name to be gone, and for a server that is busy."""
+    kind = kr8s.objects.new_class("DaskCluster", version="kubernetes.dask.org/v1", namespaced=True)
+    made = _started("kubernetes", lambda: kind(deepcopy(manifest)))
+    give_up, left_over = time.monotonic() + spec.wait_s, spec.replace
+    while True:
+        try:
+            made.create()
+        except (kr8s.ServerError, kr8s.APITimeoutError) as error:
+            code = getattr(getattr(error, "response", None), "status_code", 504)
+            if code == 409 and left_over:
+                say(f"DaskCluster {made.name} is there already: it is replaced")
+                _remove(kr8s, made)
+                left_over = False
+            elif (code < 500 and code not in (409, 429)) or time.monotonic() > give_up:
+                what_to_do = "; delete it if no job uses it, or set replace = true in the cluster file"
+                raise SettingsError(
+                    f"DaskCluster {made.name} can't be made in {made.namespace}: {error}{what_to_do * (code == 409)}"
+                ) from error
+        else:
+            return made
+        time.sleep(_AGAIN_S)
+
+
+def _remove(kr8s: Any, cluster: Any) -> None:
+    """Delete a DaskCluster, once all that belongs to it is gone: the operator takes what is left for a new one's."""
+    with suppress(kr8s.NotFoundError):
+        cluster.delete(propagation_policy="Foreground")
 
 
 def cloud(spec: Cloud) -> AbstractContextManager[Client]:
@@ -174,16 +205,14 @@ def cloud(spec: Cloud) -> AbstractContextManager[Client]:
         "azure": ("dask_cloudprovider.azure", "AzureVMCluster"),
     }[spec.provider]
     library = _library(module, extra=spec.provider)
-    cluster = _started(
-        spec.provider,
-        lambda: getattr(library, name)(
-            **spec.options,
-            n_workers=spec.workers or spec.minimum or 0,
-            security=spec.tls is not False,
-            env_vars={**ONE_THREAD, **spec.options.get("env_vars", {})},
-            worker_options={"nthreads": 1, "memory_limit": spec.memory},
-        ),
-    )
+    options = {
+        **spec.options,
+        "n_workers": spec.workers or spec.minimum or 0,
+        "security": spec.tls is not False,
+        "env_vars": {**ONE_THREAD, **spec.options.get("env_vars", {})},
+        "worker_options": {"nthreads": 1, "memory_limit": spec.memory, **spec.options.get("worker_options", {})},
+    }
+    cluster = _started(spec.provider, lambda: getattr(library, name)(**options))
     if spec.workers is None:
         cluster.adapt(minimum=spec.minimum or 0, maximum=spec.maximum)
     return _client(cluster, wait_s=spec.wait_s)

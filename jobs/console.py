@@ -137,9 +137,15 @@ def audio_progress(description: str, total_s: float) -> Iterator[AudioProgress]:
         yield AudioProgress(progress, task, total_s)
 
 
-def within_budget(failed: int, total: int, budget: float) -> int:
-    """Return the exit code for so many failures: done, or done with failures beyond the budget's share."""
-    return EXIT_FAILURES if total and failed / total > budget else EXIT_DONE
+def within_budget(failed: int, total: int, budget: float, count: int = 0) -> int:
+    """Return the exit code for so many failures: done, or done with more than a share of all and than a count of them.
+
+    Examples
+    --------
+    >>> within_budget(2, 2, 0.05), within_budget(2, 2, 0.05, count=10), within_budget(11, 20, 0.05, count=10)
+    (1, 0, 1)
+    """
+    return EXIT_FAILURES if failed > count and failed / total > budget else EXIT_DONE
 
 
 # What a disk or an object store says that may be over another time. A store's client has such numbers too.

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from emolib.archive.forgetting import bury, forget, recordings_of
-from emolib.archive.ledger import check_key
+from emolib.archive.ledger import check_key, known
 from emolib.archive.lock import Lock
 from emolib.archive.predictions import require_predictions
 from emolib.archive.pseudonyms import Pseudonyms
@@ -23,7 +23,9 @@ def erase(
     """Remove all that predictions hold of some calls, and never score them again.
 
     Their rows go from every table, plan and verdict, and a keyed hash of each recording stays, so that no later run
-    plans it. The recordings themselves are not touched, nor are pages and exports that were made before.
+    plans it. Other calls whose recordings are known to be copies of theirs (`--find-duplicates`) are named, and stay:
+    once the original is gone a copy is scored itself. The recordings themselves are not touched, nor are pages and
+    exports that were made before.
 
     Parameters
     ----------
@@ -51,9 +53,13 @@ def erase(
         for name in unknown:
             say(f"nothing found of call {name}: it was erased before, or is spelt otherwise")
         recordings = set().union(*of_call.values())
-        bury(pred, {*recordings, *in_tables.values()})  # first: whatever happens now, nobody plans it again
+        same = _same_sound(pred, recordings)
+        gone = {in_tables[name] for name in of_call if name not in unknown}
+        bury(pred, {*recordings, *gone})  # first: whatever happens now, nobody plans it again
         rows = forget(pred, recordings)
-        problems = verify(pred).problems
+        problems = verify(pred).damage
+    if same:
+        say(f"calls that have the same sound, and stay: {', '.join(same)}")
     for problem in problems[:5]:
         say(problem)
     summary = {
@@ -62,6 +68,16 @@ def erase(
         "calls": len(of_call) - len(unknown),
         "recordings": len(recordings),
         "recordings_with_rows": rows,
+        "same_sound": same,
         "problems": len(problems),
     }
     return Result(summary, EXIT_VERIFY if problems else EXIT_DONE)
+
+
+def _same_sound(pred: str, recordings: set[str]) -> list[str]:
+    """Return the call_id of other calls with a recording that is a copy of one of these, or the other way round."""
+    rows = known(pred, "call_id")
+    copied = rows["duplicate_of"].isin(recordings) | rows["recording_id"].isin(
+        rows.loc[rows["recording_id"].isin(recordings), "duplicate_of"].dropna()
+    )
+    return sorted(rows.loc[copied & ~rows["recording_id"].isin(recordings), "call_id"].unique())

@@ -25,6 +25,7 @@ from emolib.errors import SettingsError
 from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, write_json
 from jobs.console import EXIT_VERIFY, Result, code_of, say
+from jobs.doctor import write_to
 from jobs.metrics import write_metrics
 from jobs.options import Options
 from jobs.preview import show_plan
@@ -91,6 +92,11 @@ def nightly(
             f"{backfill_hours:g} hours of backfill in a limit of {limit_hours:g} found, expected fewer: what is new "
             "would never be scored"
         )
+    if date is not None and since is not None and date < since:
+        raise SettingsError(f"only calls of {date}, and none before {since}, found: there are none; leave one out")
+    for name, place in (("report", report), ("metrics", metrics and str(resolve(metrics).parent))):
+        if place is not None and not plan:
+            _see_that_it_may_be_written(name, place)
     out, began, night = absolute(out), time.monotonic(), datetime.now(UTC)
     keep_since = None if keep_days is None else (night.date() - timedelta(days=keep_days)).isoformat()
     choice = Choice(
@@ -123,7 +129,7 @@ def nightly(
         if beside is not None:
             show_agreement(beside)
         seconds = time.monotonic() - began
-        ended = summarise(task, runs, job="nightly", seconds=seconds, failure_budget=options.failure_budget)
+        ended = summarise(task, runs, job="nightly", seconds=seconds, options=options)
         summary = {
             **ended.summary,
             "night": _time(night),
@@ -139,7 +145,10 @@ def nightly(
             groups = [{**asdict(each), "verdict": each.verdict} for each in drifts]
             write_json(folder / "drift.json", {"groups": groups})
             say(f"page: {summary['page']}")
-        _leave(folder, metrics, {**summary, "exit_code": code})
+        try:
+            _leave(folder, metrics, {**summary, "exit_code": code})
+        except OSError as error:  # the night is done all the same
+            say(f"the night's summary could not be written: {error}")
     return Result(summary, code)
 
 
@@ -153,6 +162,14 @@ def _agreement(out: str, runs: Sequence[Run]) -> Agreement | None:
                 say(f"candidate {shadow.model_id} has heard nothing this night")
             return found
     return None
+
+
+def _see_that_it_may_be_written(name: str, place: str) -> None:
+    """Refuse before any work what could not be written after it."""
+    try:
+        write_to(place)
+    except OSError as error:
+        raise SettingsError(f"--{name} can't be written: {error}; give a place that may be written to") from error
 
 
 @contextmanager

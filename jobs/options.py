@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter, validators
+from cyclopts.types import NonNegativeInt
 
 from emolib.archive.metadata import Sources, calls_table, pattern_of
 from emolib.config import ScoringConfig, parse, parse_headerless
@@ -82,6 +83,9 @@ class Options:
         promoted. `nightly` takes as much of it as its limits leave.
     failure_budget
         Share of recordings that may fail before the exit code is 1.
+    failure_count
+        So many may fail whatever share that is: of few recordings, as of a night on which little is new, a few that
+        are tried again are many.
     """
 
     model: str
@@ -107,6 +111,7 @@ class Options:
     retry: str | None = None
     rescore: Annotated[bool, Parameter(negative=())] = False
     failure_budget: FailureBudget = 0.05
+    failure_count: NonNegativeInt = 0
     cluster: ClusterOption = None
     workers: WorkersOption = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from jobs.cluster import connect
 from jobs.console import Result, StalledError, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 from jobs.hashing import find_duplicates
+from jobs.options import Options
 from jobs.tasks import SCORING_MEMORY, Gaps, Task
 from jobs.workers import require_memory
 
@@ -54,7 +56,10 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             finished += _resume(client, run, lock)
         if interrupted:
             done_s = sum(run.totals()[1] for run in interrupted) - before_s
-            left = replace(task.choice, limit_s=max(0.0, task.choice.limit_s - done_s))
+            choice, left_s = task.choice, max(0.0, task.choice.limit_s - done_s)
+            # What is left is for the newest and for the backfill as the whole was.
+            share = left_s / choice.limit_s if 0 < choice.limit_s < math.inf else 1.0
+            left = replace(choice, limit_s=left_s, backfill_s=share * choice.backfill_s)
             planned = _unless_empty(replace(task, choice=left).plan())
         if planned is not None:
             if task.find_duplicates:  # which of them are, only a look at all of them tells
@@ -152,7 +157,7 @@ def _counts(codes: Mapping[str, int]) -> dict[str, Any]:
     return {"recordings": sum(codes.values()), "outcomes": dict(outcomes), "codes": dict(sorted(codes.items()))}
 
 
-def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, failure_budget: float) -> Result:
+def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, options: Options) -> Result:
     """Say what the closed runs came to, and whether too many recordings failed."""
     codes: Counter[str] = Counter()
     audio_s = 0.0
@@ -181,4 +186,4 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, f
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
-    return Result(summary, within_budget(failed, counts["recordings"], failure_budget))
+    return Result(summary, within_budget(failed, counts["recordings"], options.failure_budget, options.failure_count))

@@ -39,4 +39,4 @@ def score(archive: str, *, out: str, options: Options, plan: Annotated[bool, Par
         with Lock(out) as lock:
             runs = carry_out(task, lock)
         seconds = time.monotonic() - began
-        return summarise(task, runs, job="score", seconds=seconds, failure_budget=options.failure_budget)
+        return summarise(task, runs, job="score", seconds=seconds, options=options)

@@ -197,11 +197,15 @@ class Kubernetes(_Started):
         A YAML file, such as ``cluster/kubernetes/daskcluster.yaml``.
     workers
         So many, whatever the manifest says.
+    replace
+        Delete a DaskCluster of that name that is there already, such as a killed job leaves; for where no other job
+        uses the manifest at the same time.
     """
 
     kind: Literal["kubernetes"]
     manifest: str
     workers: int | None = Field(default=None, ge=1)
+    replace: bool = False
 
 
 class Cloud(_Scaled):

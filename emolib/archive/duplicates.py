@@ -18,7 +18,17 @@ from emolib.sound.source import opened
 from emolib.storage import AnyPath, resolve
 
 # What the bytes decide. What became of a file for other reasons says nothing of another one that holds the same.
-_DECIDED = (Code.OK, Code.TRUNCATED, Code.NO_SPEECH, Code.TOO_SHORT, Code.EMPTY, Code.CORRUPT, Code.UNSUPPORTED)
+_DECIDED = (
+    Code.OK,
+    Code.TRUNCATED,
+    Code.NO_SPEECH,
+    Code.TOO_SHORT,
+    Code.LENGTH_OUTLIER,
+    Code.POLICY,  # of the same channels and direction
+    Code.EMPTY,
+    Code.CORRUPT,
+    Code.UNSUPPORTED,
+)
 
 
 def to_hash(planned: pd.DataFrame, listing: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import hmac
 import secrets
 from collections.abc import Collection, Iterable
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -95,7 +96,7 @@ def without_buried(pred: AnyPath, rows: pd.DataFrame, by: str = "recording_id") 
     key, hashes = _tombstones(pred)
     if not hashes:
         return rows
-    return rows[[_hash(key, name) not in hashes for name in rows[by]]]
+    return rows[np.array([_hash(key, name) not in hashes for name in rows[by]], bool)]  # of no rows too
 
 
 def _place(pred: AnyPath) -> AnyPath:

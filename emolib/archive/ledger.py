@@ -154,7 +154,7 @@ class Run:
         place = resolve(pred) / "_runs" / run_id / "config.json"
         try:
             stored = read_json(place)
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, SettingsError) as error:
             raise SettingsError(f"no readable {place} found, expected the settings of run {run_id}") from error
         return cls(resolve(pred), run_id, parse(RunConfig, stored))
 

@@ -87,7 +87,7 @@ class Pseudonyms:
                 name if name == own else self.of(name)
                 for name, own in zip(plan["call_id"], plan["recording_id"], strict=True)
             ],
-            "agent": [None if name is None else self.of(name, "agent") for name in plan["agent"]],
+            "agent": [self.of(name, "agent") if isinstance(name, str) else None for name in plan["agent"]],
             "extra": [None] * len(plan),
         }
         return plan.assign(**{name: pd.Series(list(values), plan.index, object) for name, values in named.items()})

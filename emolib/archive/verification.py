@@ -6,8 +6,9 @@ A problem is a line for people. Nothing that lies there makes `verify` raise: a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -34,8 +35,9 @@ from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import BLOCK_TABLES, KEYS, PROVENANCE, SCHEMA_VERSION, TABLES, schema
 from emolib.archive.shadow import Shadow, place_of, tables_of_blocks
 from emolib.errors import Code, SettingsError
-from emolib.storage import AnyPath, resolve
+from emolib.storage import AnyPath, read_json, resolve
 
+_UNFINISHED = "is open; run the job again, and it will be finished first"
 _TOLERANCE = 1e-3  # of sums of float32 probabilities
 
 
@@ -58,6 +60,11 @@ class Verification:
     def ok(self) -> bool:
         """Whether there is no problem."""
         return not self.problems
+
+    @property
+    def damage(self) -> list[str]:
+        """The problems but for runs that are open: those are only not done yet."""
+        return [problem for problem in self.problems if not problem.endswith(_UNFINISHED)]
 
 
 _SAID = ("table", "schema_version")  # by the metadata of a file
@@ -85,18 +92,16 @@ def verify(pred: AnyPath) -> Verification:
     """
     require_predictions(pred)
     problems: list[str] = []
-    try:
-        promotions(pred)
-    except SettingsError as error:
-        problems.append(str(error))
     counts: Counter[str] = Counter(dict.fromkeys(["runs", "open_runs", "blocks", "litter", *TABLES], 0))
+    if damaged := list(_damaged_notes(pred)):  # what they say decides what must hold
+        return Verification(damaged, dict(counts))
     runs = _runs(pred, problems)
     counts["runs"] = len(runs)
     problems += [f"run {name} died before its plan was stored; run the job again" for name in ledger.unstarted(pred)]
     for run in runs.values():
         if run.is_open:
             counts["open_runs"] += 1
-            problems.append(f"run {run.run_id} is open; run the job again, and it will be finished first")
+            problems.append(f"run {run.run_id} {_UNFINISHED}")
     done = committed(pred)
     problems += _stray_files(pred, runs, set(done), counts)
     rows: list[pd.DataFrame] = []
@@ -123,6 +128,23 @@ def verify(pred: AnyPath) -> Verification:
     counts["calls"] = len(calls)
     problems += _calls_problems(pred, calls, everything, runs)
     return Verification(problems, dict(counts))
+
+
+def _damaged_notes(pred: AnyPath) -> Iterator[str]:
+    """Yield what is wrong with the small files that say what was forgotten, promoted, is out of date or closed."""
+    notes: list[Callable[[], object]] = [
+        lambda: promotions(pred),
+        lambda: stale(pred),
+        partial(read_json, resolve(pred) / "_tombstones.json"),
+    ]
+    notes += [partial(read_json, place) for place in sorted((resolve(pred) / "_runs").glob("*/summary.json"), key=str)]
+    for look in notes:
+        try:
+            look()
+        except FileNotFoundError:
+            continue
+        except SettingsError as error:
+            yield str(error)
 
 
 def _runs(pred: AnyPath, problems: list[str]) -> dict[str, ledger.Run]:
@@ -336,7 +358,7 @@ def _calls_problems(
 def _dates(run: ledger.Run) -> set[str]:
     try:
         return set(run.plan("date")["date"])
-    except (OSError, ValueError, KeyError, pa.ArrowException):  # which is said of the plan itself
+    except (OSError, ValueError, KeyError, SettingsError, pa.ArrowException):  # which is said of the plan itself
         return set()
 
 
@@ -351,7 +373,7 @@ def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tu
     for run in runs.values():
         try:
             plans[run.run_id] = run.plan("recording_id", "block", "replaces", *_PLANNED)
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, SettingsError, pa.ArrowException) as error:
             yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
     rows = rows.astype({"recording_id": object})
     newest = rows.groupby("recording_id")["run_id"].max()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -310,8 +309,8 @@ def _manifest(path: UPath) -> _Manifest:
         raise SettingsError(f"{place} not found, expected a model bundle at {path}: `emolib train` makes one")
     try:
         values = read_json(place)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{place} is not valid JSON ({error}): copy or train the model anew") from error
+    except SettingsError as error:
+        raise SettingsError(f"{place} is not valid JSON: copy or train the model anew") from error
     found = values.get("schema_version") if isinstance(values, dict) else None
     if found != SCHEMA_VERSION:
         raise SettingsError(

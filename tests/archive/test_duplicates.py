@@ -35,7 +35,7 @@ def test_of_each_content_one_recording_is_scored(planned: list[int], before: lis
     known = known.assign(content_hash=known["content"].where(pd.Series(stored, dtype=bool), None))
     hashes = pd.concat([plan, known[known["content_hash"].isna()]]).set_index("recording_id")["content"].to_dict()
     found = with_originals(plan, known, hashes)
-    originals = known[known["code"].isin(["ok", "corrupt"])]
+    originals = known[known["code"].isin(["ok", "corrupt", "policy"])]
     for content, rows in found.groupby("content"):
         scored = rows[rows["duplicate_of"].isna()]
         there = originals[originals["content"] == content]["uri"]

@@ -124,6 +124,14 @@ def test_damaged_notes_of_a_run_are_problems(pred: Path, start: Any) -> None:
     assert any("no readable" in problem for problem in verify(pred).problems)
 
 
+@pytest.mark.parametrize("name", ["_tombstones.json", "_promotions.json", "_stale.json", "summary.json"])
+def test_a_damaged_note_is_the_one_problem(pred: Path, name: str) -> None:
+    (summary,) = (pred / "_runs").glob("*/summary.json")
+    (summary if name == "summary.json" else pred / name).write_text("")
+    (problem,) = verify(pred).problems
+    assert name in problem
+
+
 def test_what_holds_no_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no predictions"):
         verify(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -165,6 +166,52 @@ def test_the_whole_batch_inside_one_allocation(
     wait_for(lambda: number not in _says(slurm, "squeue", "-h", "-o", "%i").split(), "the end of the batch")
     assert out.exists(), log.read_text()
     assert "3 workers wanted" in log.read_text()
+    assert_same_rows(out, undisturbed)
+    assert verify(out).problems == []
+
+
+def test_a_night_by_the_script_of_cluster_told_to_stop_goes_on_the_next_time(
+    slurm: dict[str, str],
+    certificates: Path,
+    spec: Callable[..., Path],
+    calls: Path,
+    model: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+) -> None:
+    where = spec(kind="srun", memory="1GiB", interface="lo", tls=str(certificates))
+    out, options = tmp_path / "P", tmp_path / "nightly.toml"
+    asked = {"archive": str(calls), "model": str(model), "out": str(out), "block_s": 1.0, "failure_budget": 1.0}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in {**asked, "settle_s": 0.0}.items()]
+    options.write_text("\n".join(["[nightly]", *lines, ""]))
+    text = (Path(__file__).parents[2] / "cluster/nightly/emolib.sbatch").read_text()
+    for old, new in (
+        ("/shared/emolib/bin/emolib", f"{sys.executable} -m jobs"),
+        ("/shared/emolib/nightly.toml", str(options)),
+        ("/shared/emolib/srun.toml", str(where)),
+        ("--ntasks=32", "--ntasks=3"),
+        ("--mem-per-cpu=4G", "--mem-per-cpu=1G"),
+        ("--output=", f"--output={tmp_path}/"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    script = tmp_path / "emolib.sbatch"
+    script.write_text(text)
+
+    def ends(number: str) -> str:
+        wait_for(lambda: number not in _says(slurm, "squeue", "-h", "-o", "%i").split(), "the end of the night")
+        return _says(slurm, "scontrol", "show", "job", number)
+
+    first = _says(slurm, "sbatch", "--parsable", str(script))
+    log = tmp_path / f"emolib-{first}.log"
+    wait_for(lambda: parts(out) >= 2 or (log.exists() and "exit_code" in log.read_text()), "blocks")
+    done = parts(out)
+    subprocess.run(["scancel", "--batch", "--signal=TERM", first], env={**os.environ, **slurm}, check=True)
+    print(f"told to stop with {done} of {RECORDINGS} blocks done")
+    assert "ExitCode=5:0" in ends(first), log.read_text()
+    assert done <= parts(out) < RECORDINGS
+    second = _says(slurm, "sbatch", "--parsable", str(script))
+    assert "ExitCode=0:0" in ends(second), (tmp_path / f"emolib-{second}.log").read_text()
     assert_same_rows(out, undisturbed)
     assert verify(out).problems == []
 

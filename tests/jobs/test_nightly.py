@@ -140,3 +140,58 @@ def test_a_night_that_fails_leaves_a_summary_that_says_why(
     assert [each.value for each in _samples(tmp_path / "emolib.prom") if each.name == "emolib_night_exit_code"] == [70]
     (night,) = (tmp_path / "nights").iterdir()
     assert json.loads((night / "summary.json").read_text())["error"] == "1 of 4 blocks could not be scored"
+
+
+def test_what_a_night_could_not_write_is_refused_before_it_begins(calls: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    asked = ("nightly", calls, "--model", model, "--out", tmp_path / "P")
+    for option, place in (("--report", tmp_path / "file/pages"), ("--metrics", tmp_path / "file/night.prom")):
+        refused = run_emolib(*asked, option, place)
+        assert (refused.exit_code, f"{option} can't be written" in refused.summary["error"]) == (2, True)
+    contradiction = run_emolib(*asked, "--date", "2024-05-01", "--since", "2024-05-02")
+    assert (contradiction.exit_code, "there are none" in contradiction.summary["error"]) == (2, True)
+    assert not (tmp_path / "P").exists()
+
+
+def test_a_file_of_options_has_none_of_the_command_line_itself(tmp_path: Path) -> None:
+    (tmp_path / "night.toml").write_text('[nightly]\nlog_format = "json"\n')
+    refused = run_emolib("nightly", "--config", tmp_path / "night.toml")
+    assert (refused.exit_code, "--log-format on the command line" in refused.summary["error"]) == (2, True)
+
+
+def test_a_plan_after_an_erasure_and_damage_to_what_says_so(
+    pred_of_calls: Path, calls: Path, model: Path, tmp_path: Path
+) -> None:
+    asked = ("nightly", calls, "--model", model, "--out", pred_of_calls, "--settle-s", "0")
+    call_id = archive.read(pred_of_calls, table="calls")["call_id"][0]
+    assert run_emolib("erase", pred_of_calls, "--call-id", call_id, "--call-id", "unknown").exit_code == 0
+    planned = run_emolib(*asked, "--plan")
+    assert (planned.exit_code, planned.summary["to_score"]) == (0, 0)
+    hashes = json.loads((pred_of_calls / "_tombstones.json").read_text())["hashes"]
+    assert len(hashes) == 1, "of the recording, whose id its call has; nothing of what nobody knows"
+    for name in ("_tombstones.json", "_stale.json"):
+        kept = (pred_of_calls / name).read_text() if (pred_of_calls / name).exists() else None
+        (pred_of_calls / name).write_text("")
+        found = run_emolib("verify", pred_of_calls)
+        assert (found.exit_code, found.summary["problems"]) == (6, 1)
+        assert name in run_emolib(*asked).summary["error"]
+        (pred_of_calls / name).write_text(kept) if kept else (pred_of_calls / name).unlink()
+    assert run_emolib("verify", pred_of_calls).exit_code == 0
+
+
+@pytest.fixture
+def pred_of_calls(undisturbed: Path, tmp_path: Path) -> Path:
+    """Predictions that a test may change."""
+    return shutil.copytree(undisturbed, tmp_path / "P")
+
+
+def test_a_few_failures_on_a_quiet_night_are_no_failure(
+    growing: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    shutil.rmtree(growing)
+    growing.mkdir()
+    (growing / "2024-05-01.wav").write_bytes(b"")
+    os.utime(growing / "2024-05-01.wav", (time.time() - 86_400,) * 2)
+    asked = ("nightly", growing, "--model", model, *cluster)
+    assert run_emolib(*asked, "--out", tmp_path / "P").exit_code == 1
+    assert run_emolib(*asked, "--out", tmp_path / "Q", "--failure-count", "3").exit_code == 0

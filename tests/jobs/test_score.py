@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from emolib import archive
 from tests.jobs.conftest import assert_same_rows, command, run_emolib, tables
@@ -214,6 +215,19 @@ def test_real_calls_and_broken_files(shared: Path, model: Path, cluster: tuple[s
     assert run_emolib("verify", tmp_path / "P").exit_code == 0
 
 
+def test_copies_of_what_policy_forbids_are_done_with_at_once(
+    calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "calls").mkdir()
+    mono = np.zeros(16_000, np.float32)
+    for number in range(3):
+        soundfile.write(tmp_path / f"calls/{number}.wav", mono, 8000)
+    asked = ("score", tmp_path / "calls", "--model", model, "--out", tmp_path / "P", *cluster, "--find-duplicates")
+    asked = (*asked, "--channels", "0=agent,1=customer")
+    assert run_emolib(*asked).summary["codes"] == {"duplicate": 2, "policy": 1}
+    assert run_emolib(*asked).summary["recordings"] == 0
+
+
 def test_what_is_delivered_twice_is_scored_once(
     calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -243,7 +257,9 @@ def test_what_is_delivered_twice_is_scored_once(
     assert archive.read(tmp_path / "P", table="recordings").set_index("uri")["code"]["2024-07-01/again.wav"] == "ok"
     # An original that is erased is named by nobody, and what is delivered of its call is not scored.
     kept = rows.loc[str(good[1].relative_to(archive_of))]
-    assert run_emolib("erase", tmp_path / "P", "--call-id", kept["call_id"]).exit_code == 0
+    copies = rows.loc[["2024-07-01/late.wav"], "call_id"].tolist()
+    erased = run_emolib("erase", tmp_path / "P", "--call-id", kept["call_id"])
+    assert (erased.exit_code, erased.summary["same_sound"]) == (0, copies)
     left = archive.read(tmp_path / "P", table="recordings")
     assert kept["recording_id"] not in set(left["duplicate_of"]) | set(left["recording_id"])
     assert not left["message"].str.contains(kept["recording_id"]).any()
