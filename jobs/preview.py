@@ -42,6 +42,9 @@ def show_plan(task: Task, *, job: str) -> Result:
         ["date", "recordings", "hours (estimated)"],
         [[date, int(count), seconds / 3600] for date, (count, seconds) in sorted(by_date.items())],
     )
+    skipped = {reason: count for reason, count in task.skipped().items() if count}
+    if skipped:
+        table("left, and why", ["why", "recordings"], [[_WHY[reason], count] for reason, count in skipped.items()])
     policy = _against_policy(task, sample.rows())
     if policy:
         table(
@@ -58,6 +61,8 @@ def show_plan(task: Task, *, job: str) -> Result:
             "scored_again": again,
             "scored_before": task.listing.recordings - waiting,
             "left_for_later": waiting - recordings,
+            "skipped": skipped,
+            "memory": {"worker_bytes": SCORING_MEMORY, "recording": task.config.limits.recording_memory},
             **gaps.found,
             "against_policy": policy,
             "blocks": blocks,
@@ -66,6 +71,15 @@ def show_plan(task: Task, *, job: str) -> Result:
             "open_runs": [run.run_id for run in open_runs],
         }
     )
+
+
+_WHY = {
+    "erased": "erased: never scored again",
+    "settling": "changed a moment ago: may still be written to",
+    "beyond_retention": "beyond retention (--keep-days): never scored",
+    "other_days": "of other days than --date",
+    "beyond_limit": "beyond --since, --limit-hours and --backfill-hours: another night",
+}
 
 
 class _Sample:

@@ -54,10 +54,13 @@ class Task:
         The predictions.
     folder
         On this machine, for as long as the task is there.
+    erased
+        How many recordings were listed that are to be forgotten; they are not in the listing.
     """
 
     out: str
     listing: StoredListing
+    erased: int
     folder: Path
     config: RunConfig
     where: ClusterSpec
@@ -69,6 +72,10 @@ class Task:
     def waiting(self) -> Waiting:
         """Return how much is due, whether a run takes it or not."""
         return self._planner().waiting(self.choice)
+
+    def skipped(self) -> dict[str, int]:
+        """Return how many recordings a run that would begin now would leave, by the reason."""
+        return {"erased": self.erased, **self._planner().left(self.choice)}
 
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
@@ -121,7 +128,7 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
     pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
     with TemporaryDirectory(prefix="emolib-") as place:
         recordings, folder = list_recordings(archive), Path(place)
-        listing = _list(recordings, folder, out, sources, pseudonyms)
+        listing, erased = _list(recordings, folder, out, sources, pseudonyms)
         if not listing.recordings:
             raise SettingsError(f"no recordings found in {archive}, expected audio files")
         again = scoring_fingerprint(bundle, scoring) if options.rescore else None
@@ -146,16 +153,25 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
             if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
                 say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
         say(f"{listing.recordings} recordings listed, {sum(recordings.left_out.values())} other files left out")
-        yield Task(out, listing, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
+        yield Task(out, listing, erased, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
 
 
 def _list(
     recordings: Iterable[Recording], folder: Path, out: str, sources: Sources, pseudonyms: Pseudonyms | None
-) -> StoredListing:
-    """Store a listing without what was erased."""
+) -> tuple[StoredListing, int]:
+    """Store a listing without what was erased; return how much that was, too."""
     known_sources = sources if sources.pattern is not None or sources.calls is not None else None
-    tables = described(recordings, sources=known_sources, byte_rates=ledger.byte_rates(out), pseudonyms=pseudonyms)
-    return store((_without_buried(out, table, pseudonyms) for table in tables), folder / "listing.parquet")
+    listed = 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal listed
+        rates = ledger.byte_rates(out)
+        for table in described(recordings, sources=known_sources, byte_rates=rates, pseudonyms=pseudonyms):
+            listed += len(table)
+            yield _without_buried(out, table, pseudonyms)
+
+    stored = store(tables(), folder / "listing.parquet")
+    return stored, listed - stored.recordings
 
 
 def _without_buried(out: str, table: pa.Table, pseudonyms: Pseudonyms | None) -> pa.Table:

@@ -27,8 +27,7 @@ from emolib.archive.calls import is_before
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import LOCK_NAME
 from emolib.archive.outcomes import Verdict
-from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording, suffix_of
-from emolib.archive.planning import KNOWN
+from emolib.archive.plan import KNOWN, PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
 from emolib.archive.promotion import in_force
 from emolib.archive.run_settings import RunConfig, shared_settings

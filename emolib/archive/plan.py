@@ -41,6 +41,19 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 
+KNOWN = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("version", pa.string()),
+        ("code", pa.string()),
+        ("attempts", pa.int32()),
+        ("content_hash", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("scoring_fingerprint", pa.string()),
+    ]
+)
+"""What planning asks of the recordings that have their row."""
+
 # What another night may mend, and how many nights try.
 PASSING = (Code.UNREADABLE, Code.TIMEOUT, Code.MISSING, Code.CHANGED)
 MOST_ATTEMPTS = 3

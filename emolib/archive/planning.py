@@ -19,7 +19,7 @@ from emolib.archive.calls import UNKNOWN_DATE
 from emolib.archive.duplicates import orphans
 from emolib.archive.listing import SCHEMA as LISTING, described
 from emolib.archive.metadata import Sources
-from emolib.archive.plan import MOST_ATTEMPTS, PASSING, PLAN_SCHEMA, Choice
+from emolib.archive.plan import KNOWN, MOST_ATTEMPTS, PASSING, PLAN_SCHEMA, Choice
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import NO_VERSIONS
 
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 
 _BATCH = 50_000
 _MEMORY = "400MB"
-KNOWN = pa.schema(
-    [
-        ("recording_id", pa.string()),
-        ("version", pa.string()),
-        ("code", pa.string()),
-        ("attempts", pa.int32()),
-        ("content_hash", pa.string()),
-        ("duplicate_of", pa.string()),
-        ("scoring_fingerprint", pa.string()),
-    ]
-)
-"""What a planner asks of the recordings that have their row."""
 
 
 class Waiting(NamedTuple):
@@ -113,6 +101,19 @@ class Planner:
         """Return how much a run takes."""
         return self._count(self._taken(choice))
 
+    def left(self, choice: Choice) -> dict[str, int]:
+        """Return how many recordings are due and not taken, by the reason.
+
+        ``settling``: their files may still be written to. ``beyond_retention``. ``other_days``: than those that were
+        asked for. ``beyond_limit``: of hours.
+        """
+        due, left = self._due(choice), {}
+        for reason, stays in self._filters(choice):
+            kept = due if stays is None else due.filter(stays)
+            left[reason] = self._count(due).recordings - self._count(kept).recordings
+            due = kept
+        return {**left, "beyond_limit": self._count(due).recordings - self.taken(choice).recordings}
+
     def _count(self, rows: duckdb.DuckDBPyRelation) -> Waiting:
         (found,) = rows.aggregate("count(*), coalesce(sum(estimated_s), 0.0)").fetchall()
         return Waiting(int(found[0]), float(found[1]))
@@ -176,12 +177,8 @@ class Planner:
     def _taken(self, choice: Choice) -> duckdb.DuckDBPyRelation:
         """Return those of them that a run takes."""
         rows = self._due(choice)
-        if choice.settle_s:  # not a number where nobody knows: the highest of all to DuckDB
-            rows = rows.filter(f"not abs(modified_s - {choice.now_s!r}) < {choice.settle_s!r}")
-        if choice.keep_since is not None:
-            rows = rows.filter(f"date >= '{choice.keep_since}' or date = '{UNKNOWN_DATE}'")
-        if choice.date is not None:
-            rows = rows.filter(f"date = '{choice.date}'")
+        for _, stays in self._filters(choice):
+            rows = rows if stays is None else rows.filter(stays)
         if choice.since is None and math.isinf(choice.limit_s):
             return rows
         backfill_s = min(choice.backfill_s, choice.limit_s)
@@ -191,6 +188,16 @@ class Planner:
             return newest
         left = rows.set_alias("due").join(newest.project("recording_id"), "recording_id", how="anti")
         return newest.union(_up_to(left, backfill_s, "date, uri"))
+
+    @staticmethod
+    def _filters(choice: Choice) -> list[tuple[str, str | None]]:
+        """Return why a recording that is due may not be taken, and what holds for those that may."""
+        # Not a number where nobody knows it, the highest of all to DuckDB.
+        settled = f"not abs(modified_s - {choice.now_s!r}) < {choice.settle_s!r}" if choice.settle_s else None
+        limit = choice.keep_since
+        retained = None if limit is None else f"date >= '{limit}' or date = '{UNKNOWN_DATE}'"
+        asked = None if choice.date is None else f"date = '{choice.date}'"
+        return [("settling", settled), ("beyond_retention", retained), ("other_days", asked)]
 
 
 def _up_to(rows: duckdb.DuckDBPyRelation, seconds: float, order: str) -> duckdb.DuckDBPyRelation:

@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 from emolib.archive.calls import UNKNOWN_DATE, call_date
 from emolib.archive.duplicates import orphans
-from emolib.archive.plan import PLAN_SCHEMA, Choice
-from emolib.archive.planning import KNOWN, plan
+from emolib.archive.plan import KNOWN, PLAN_SCHEMA, Choice
+from emolib.archive.planning import plan
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import Recording, recording_id
 

@@ -37,8 +37,8 @@ from distributed import Client, Worker
 
 from emolib.archive.ledger import Run
 from emolib.archive.listing import described, store
-from emolib.archive.plan import Choice
-from emolib.archive.planning import KNOWN, Planner
+from emolib.archive.plan import KNOWN, Choice
+from emolib.archive.planning import Planner
 from emolib.sound.manifest import Recording, recording_id
 from jobs.fanout import Block, Done, fan_out
 

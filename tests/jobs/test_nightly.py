@@ -166,7 +166,7 @@ def test_a_plan_after_an_erasure_and_damage_to_what_says_so(
     call_id = archive.read(pred_of_calls, table="calls")["call_id"][0]
     assert run_emolib("erase", pred_of_calls, "--call-id", call_id, "--call-id", "unknown").exit_code == 0
     planned = run_emolib(*asked, "--plan")
-    assert (planned.exit_code, planned.summary["to_score"]) == (0, 0)
+    assert (planned.exit_code, planned.summary["to_score"], planned.summary["skipped"]) == (0, 0, {"erased": 1})
     hashes = json.loads((pred_of_calls / "_tombstones.json").read_text())["hashes"]
     assert len(hashes) == 1, "of the recording, whose id its call has; nothing of what nobody knows"
     for name in ("_tombstones.json", "_stale.json"):
@@ -177,6 +177,21 @@ def test_a_plan_after_an_erasure_and_damage_to_what_says_so(
         assert name in run_emolib(*asked).summary["error"]
         (pred_of_calls / name).write_text(kept) if kept else (pred_of_calls / name).unlink()
     assert run_emolib("verify", pred_of_calls).exit_code == 0
+
+
+def test_a_plan_says_what_is_left_and_why(growing: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
+    common = ("nightly", growing, "--model", model, "--plan", "--out")
+    assert run_emolib(*common, tmp_path / "P").summary["skipped"] == {}
+    dates = archive.read(undisturbed, table="recordings")["date"].dt.strftime("%Y-%m-%d")
+    found = run_emolib(*common, tmp_path / "P", "--date", dates.min()).summary
+    assert found["skipped"] == {"other_days": found["left_for_later"]}
+    found = run_emolib(*common, tmp_path / "P", "--keep-days", "1").summary
+    assert found["skipped"] == {"beyond_retention": found["left_for_later"]} == {"beyond_retention": found["listed"]}
+    os.utime(next(growing.rglob("*.wav")))
+    found = run_emolib(*common, tmp_path / "P", "--limit-hours", "0.0001").summary
+    assert found["skipped"] == {"settling": 1, "beyond_limit": found["left_for_later"] - 1}
+    assert found["to_score"] == 1
+    assert found["memory"]["worker_bytes"] > 0
 
 
 @pytest.fixture
