@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from uuid import uuid4
 
 from emolib import __version__
 from emolib.errors import AudioError, EmolibError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import list_recordings
-from emolib.storage import absolute, resolve, write_bytes
+from emolib.storage import absolute, resolve, try_writing
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
 from jobs.specs import cluster_spec
@@ -122,9 +121,7 @@ def look_at_archive(path: str) -> str:
 
 def write_to(path: str) -> str:
     """Write a file to a folder, which is made if it is not there, and remove the file."""
-    mark = resolve(path) / f".doctor-{uuid4().hex}"
-    write_bytes(mark, b"emolib doctor")
-    mark.unlink()
+    try_writing(path)
     return "may be written to"
 
 
