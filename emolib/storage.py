@@ -80,6 +80,19 @@ def write_json(path: AnyPath, value: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def try_writing(path: AnyPath) -> None:
+    """Write a file to a folder, which is made if it is not there, and remove the file.
+
+    Raises
+    ------
+    OSError
+        If the folder may not be written to.
+    """
+    mark = resolve(path) / f".trial-{uuid4().hex}"
+    write_bytes(mark, b"emolib")
+    mark.unlink()
+
+
 def read_json(path: AnyPath) -> Any:
     """Read a JSON file.
 

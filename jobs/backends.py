@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 from distributed.utils import get_ip_interface
 
-from emolib.errors import SettingsError
+from emolib.errors import EmolibError, SettingsError
 from jobs.console import say
 from jobs.security import security, security_settings, worker_arguments
 from jobs.specs import Cloud, Kubernetes, Slurm, Srun, Ssh
@@ -90,7 +90,7 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
                 job_extra_directives=list(spec.directives),
                 job_script_prologue=[*(f"export {name}={value}" for name, value in ONE_THREAD.items()), *spec.prologue],
                 worker_extra_args=["--no-dashboard"],
-                scheduler_options={"dashboard": False},
+                scheduler_options=_NO_DASHBOARD,
                 security=security(spec.tls),
                 protocol="tcp://" if spec.tls is False else "tls://",
             ),
@@ -232,6 +232,8 @@ def _started(kind: str, start: Callable[[], Any]) -> Any:
     """Start a cluster; what its library can't do is a line for people, whatever it raises."""
     try:
         return start()
+    except EmolibError:  # says by itself what to do
+        raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from uuid import uuid4
 
 from emolib import __version__
 from emolib.errors import AudioError, EmolibError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import list_recordings
-from emolib.storage import absolute, resolve, write_bytes
+from emolib.storage import absolute, resolve, try_writing
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
 from jobs.specs import cluster_spec
@@ -52,9 +51,12 @@ def doctor(
     out
         Where predictions are to lie: a file is written there and removed.
     """
+    is_new = out is not None and not resolve(out).exists()
     checks = [_Check("emolib", True, f"{__version__}, " + ", ".join(f"{n} {v}" for n, v in versions().items()))]
     checks += _here(archive=archive, model=model, out=out)
     checks += _there(cluster, workers, archive=archive, model=model, out=out)
+    if out is not None and is_new and resolve(out).exists():  # by now no worker is at it
+        resolve(out).rmdir()
     for check in checks:
         say(f"{'well' if check.is_well else 'ILL '}  {check.name}: {check.found}")
     ill = [check.name for check in checks if not check.is_well]
@@ -118,15 +120,9 @@ def look_at_archive(path: str) -> str:
 
 
 def write_to(path: str) -> str:
-    """Write a file and remove it; a folder that was not there is not left."""
-    place = resolve(path)
-    there = place.exists()
-    mark = place / f".doctor-{uuid4().hex}"
-    write_bytes(mark, b"emolib doctor")
-    mark.unlink()
-    if not there and place.exists():
-        place.rmdir()
-    return f"may be written to{'' if there else ', is new'}"
+    """Write a file to a folder, which is made if it is not there, and remove the file."""
+    try_writing(path)
+    return "may be written to"
 
 
 def _check(name: str, look: Callable[[], str]) -> _Check:

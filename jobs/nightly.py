@@ -23,9 +23,8 @@ from emolib.archive.predictions import is_predictions
 from emolib.archive.verification import verify
 from emolib.errors import SettingsError
 from emolib.report.site import write_site
-from emolib.storage import absolute, resolve, write_json
+from emolib.storage import absolute, resolve, try_writing, write_json
 from jobs.console import EXIT_VERIFY, Result, code_of, say
-from jobs.doctor import write_to
 from jobs.metrics import write_metrics
 from jobs.options import Options
 from jobs.preview import show_plan
@@ -167,7 +166,7 @@ def _agreement(out: str, runs: Sequence[Run]) -> Agreement | None:
 def _see_that_it_may_be_written(name: str, place: str) -> None:
     """Refuse before any work what could not be written after it."""
     try:
-        write_to(place)
+        try_writing(place)
     except OSError as error:
         raise SettingsError(f"--{name} can't be written: {error}; give a place that may be written to") from error
 

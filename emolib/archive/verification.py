@@ -133,8 +133,8 @@ def verify(pred: AnyPath) -> Verification:
 def _damaged_notes(pred: AnyPath) -> Iterator[str]:
     """Yield what is wrong with the small files that say what was forgotten, promoted, is out of date or closed."""
     notes: list[Callable[[], object]] = [
-        lambda: promotions(pred),
-        lambda: stale(pred),
+        partial(promotions, pred),
+        partial(stale, pred),
         partial(read_json, resolve(pred) / "_tombstones.json"),
     ]
     notes += [partial(read_json, place) for place in sorted((resolve(pred) / "_runs").glob("*/summary.json"), key=str)]
