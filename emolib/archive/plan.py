@@ -7,14 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from emolib.errors import Code
-
-if TYPE_CHECKING:
-    pass
 
 PLAN_SCHEMA = pa.schema(
     [

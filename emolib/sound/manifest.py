@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from upath import UPath
 
@@ -46,8 +46,7 @@ NO_VERSIONS = ("missing", "unreadable")
 """In place of the version of a file that is listed and can't be looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(NamedTuple):
     """One file that may hold sound.
 
     Attributes
