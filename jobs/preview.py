@@ -45,12 +45,14 @@ def show_plan(task: Task, *, job: str) -> Result:
     skipped = {reason: count for reason, count in task.skipped().items() if count}
     if skipped:
         table("left, and why", ["why", "recordings"], [[_WHY[reason], count] for reason, count in skipped.items()])
+    if task.find_duplicates:
+        say("copies of one recording are looked for when a run begins: they are planned here, and scored once")
     policy = _against_policy(task, sample.rows())
     if policy:
         table(
             "skipped by policy, of those looked at",
             ["roles of the channels", "recordings"],
-            [*map(list, policy.items())],
+            [[roles, count] for roles, count in policy.items() if roles != "looked_at"],
         )
     return Result(
         {
@@ -60,7 +62,7 @@ def show_plan(task: Task, *, job: str) -> Result:
             "to_score": recordings,
             "scored_again": again,
             "scored_before": task.listing.recordings - waiting,
-            "left_for_later": waiting - recordings,
+            "left_for_later": waiting - recordings - skipped.get("beyond_retention", 0),
             "skipped": skipped,
             "memory": {"worker_bytes": SCORING_MEMORY, "recording": task.config.limits.recording_memory},
             **gaps.found,

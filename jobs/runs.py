@@ -66,9 +66,8 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
                 together = pd.concat(planned, ignore_index=True)
                 named = find_duplicates(client, task.config.archive, task.out, together, task.listed(), task.pseudonyms)
                 planned = iter([named])
-            lock.check()  # whoever lost it meanwhile must not plan what the taker has planned
             gaps = Gaps(task.sources)
-            run = ledger.Run.create(task.out, config=task.config, plan=gaps.counted(planned))
+            run = ledger.Run.create(task.out, config=task.config, plan=gaps.counted(_while_held(lock, planned)))
             gaps.say()
             _execute(client, run, lock)
             finished.append(run)
@@ -79,6 +78,14 @@ def _unless_empty(parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame] | Non
     """Return a plan, or None where it has no rows."""
     first = next(parts, None)
     return None if first is None else chain([first], parts)
+
+
+def _while_held(lock: Lock, planned: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Pass a plan on: whoever lost the lock meanwhile must not plan what the taker has planned, nor end that plan."""
+    for rows in planned:
+        lock.check()
+        yield rows
+    lock.check()
 
 
 def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emolib.archive import ledger
@@ -35,6 +34,7 @@ from emolib.storage import absolute
 from jobs import spelling
 from jobs.console import say
 from jobs.options import Options
+from jobs.scratch import scratch
 from jobs.specs import ClusterSpec, cluster_spec
 
 # A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
@@ -84,9 +84,7 @@ class Task:
 
     def scored_otherwise(self) -> int:
         """Return how many recordings have rows that were scored by other settings, or by another model."""
-        found = pc.field("scoring_fingerprint") != self.config.scoring_fingerprint
-        rows = ledger.known_rows(self.out)
-        return int(rows.filter(found).num_rows if isinstance(rows, pa.Table) else rows.count_rows(filter=found))
+        return self._planner().scored_otherwise(self.config.scoring_fingerprint)
 
     def listed(self) -> pd.DataFrame:
         """Return the whole listing, in memory."""
@@ -106,7 +104,13 @@ class Task:
                 yield left
 
     def _planner(self) -> Planner:
-        return Planner(self.listing.place, ledger.known_rows(self.out), folder=self.folder)
+        return _planner(self.listing, self.out, self.folder)
+
+
+def _planner(listing: StoredListing, out: str, folder: Path) -> Planner:
+    """Return a planner that knows what has its row now."""
+    known = ledger.store_known(out, folder / f"known-{secrets.token_hex(4)}.parquet")
+    return Planner(listing.place, known, folder=folder)
 
 
 @contextmanager
@@ -126,15 +130,14 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
     if options.batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
         raise SettingsError(f"batch {options.batch} and block_s {block_s} found, expected numbers above zero")
     pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
-    with TemporaryDirectory(prefix="emolib-") as place:
-        recordings, folder = list_recordings(archive), Path(place)
+    with scratch() as folder:
+        recordings = list_recordings(archive)
         listing, erased = _list(recordings, folder, out, sources, pseudonyms)
-        if not listing.recordings:
+        if not listing.recordings + erased:
             raise SettingsError(f"no recordings found in {archive}, expected audio files")
         again = scoring_fingerprint(bundle, scoring) if options.rescore else None
         choice = replace(choice or Choice(), retry=spelling.codes(options.retry), rescore=again)
-        planner = Planner(listing.place, ledger.known_rows(out), folder=folder)
-        total_s = planner.waiting(choice).estimated_s
+        total_s = _planner(listing, out, folder).waiting(choice).estimated_s
         config = run_config(
             bundle,
             model=model,

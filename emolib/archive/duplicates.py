@@ -40,9 +40,9 @@ def to_hash(planned: pd.DataFrame, listing: pd.DataFrame, known: pd.DataFrame) -
     Parameters
     ----------
     planned
-        See `emolib.archive.plan.plan`.
+        See `emolib.archive.planning.plan`.
     listing
-        See `emolib.archive.plan.listing_table`.
+        All that is there: columns recording_id, uri, version, size and modified_s.
     known
         What has its row already: columns recording_id, version, size and content_hash.
 
@@ -98,7 +98,7 @@ def with_originals(planned: pd.DataFrame, known: pd.DataFrame, hashes: Mapping[s
     Parameters
     ----------
     planned
-        See `emolib.archive.plan.plan`.
+        See `emolib.archive.planning.plan`.
     known
         What has its row already: columns recording_id, uri, code, direction and content_hash.
     hashes

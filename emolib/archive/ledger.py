@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -176,9 +179,10 @@ class Run:
         """Return what `close` wrote of a closed run."""
         return dict(read_json(self.folder / "summary.json"))
 
-    def plan(self, *columns: str) -> pd.DataFrame:
-        """Return the stored plan: some columns of `PLAN_SCHEMA`, or all."""
-        return self._plan_dataset(None).to_table(columns=list(columns or PLAN_SCHEMA.names)).to_pandas()
+    def plan(self, *columns: str, where: pc.Expression | None = None) -> pd.DataFrame:
+        """Return the stored plan: some columns of `PLAN_SCHEMA`, or all; the rows for which something holds, or all."""
+        names = list(columns or PLAN_SCHEMA.names)
+        return self._plan_dataset(None).to_table(columns=names, filter=where).to_pandas()
 
     def planned(self, block: int) -> list[PlannedRecording]:
         """Return the planned recordings of one block, in the order of the plan."""
@@ -200,11 +204,14 @@ class Run:
 
     def blocks(self) -> pd.DataFrame:
         """Return one row per block: block, date, recordings (their number) and estimated_s."""
-        return (
-            self.plan("block", "date", "recording_id", "estimated_s")
-            .groupby("block", as_index=False)
-            .agg(date=("date", "first"), recordings=("recording_id", "size"), estimated_s=("estimated_s", "sum"))
+        columns = ["block", "date", "estimated_s"]
+        sums = {"date": "first", "recordings": "sum", "estimated_s": "sum"}
+        # The plan may be larger than memory; and all its recordings may have been forgotten.
+        batches = chain(
+            [PLAN_SCHEMA.empty_table().select(columns)], self._plan_dataset(None).to_batches(columns=columns)
         )
+        parts = [batch.to_pandas().assign(recordings=1).groupby("block", as_index=False).agg(sums) for batch in batches]
+        return pd.concat(parts).groupby("block", as_index=False).agg(sums)
 
     def todo(self) -> pd.DataFrame:
         """Return the rows of `blocks` that are not committed, in the order in which they are best done.
@@ -224,9 +231,11 @@ class Run:
         done = [part for part in committed(self.pred) if part.run_id == self.run_id]
         if not done:
             return {}, 0.0
-        rows = scan(self.pred, "recordings", done, columns).to_table()
-        codes = Counter(rows["code"].to_pylist())
-        return dict(sorted(codes.items())), pc.sum(rows["decoded_s"]).as_py() or 0.0
+        codes, decoded_s = Counter[str](), 0.0
+        for batch in scan(self.pred, "recordings", done, columns).to_batches():
+            codes.update(batch["code"].to_pylist())
+            decoded_s += pc.sum(batch["decoded_s"]).as_py() or 0.0
+        return dict(sorted(codes.items())), decoded_s
 
     def heard(self) -> dict[str, dict[str, float]]:
         """Return bytes and seconds of sound by suffix of the recordings that it decoded whole: what a plan learns from.
@@ -285,7 +294,7 @@ class Run:
         if not abandoned and len(left := self.todo()):
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.sweep()
-        refresh_calls(self.pred, set(self.plan("date")["date"]))
+        refresh_calls(self.pred, set(self.blocks()["date"]))
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         if not abandoned:
             self._hide_paths()
@@ -388,7 +397,7 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
 
 
 def known(pred: AnyPath, *more: str) -> pd.DataFrame:
-    """Return what planning asks of all recordings that have their row, and more columns: see `emolib.archive.plan.due`.
+    """Return what is known of all recordings that have their row, and more columns.
 
     Raises
     ------
@@ -400,19 +409,36 @@ def known(pred: AnyPath, *more: str) -> pd.DataFrame:
     done = committed(pred)
     if not done:
         return columns.empty_table().to_pandas()
-    try:
+    with _readable():
         return scan(pred, "recordings", done, columns).to_table().to_pandas()
-    except pa.ArrowInvalid as error:
+
+
+def store_known(pred: AnyPath, place: Path) -> Path:
+    """Write what `emolib.archive.planning` asks of all recordings that have their row to a file on this machine.
+
+    Raises
+    ------
+    EmolibError
+        If a part of them is damaged.
+    """
+    done = committed(pred)
+    with pq.ParquetWriter(place, KNOWN, compression="zstd", compression_level=1) as writer, _readable():
+        for batch in scan(pred, "recordings", done, KNOWN).to_batches() if done else ():
+            writer.write_batch(batch)
+    return place
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # the file system's, or a store's, not Parquet's
         raise EmolibError(
             f"predictions that cannot be read found: {' '.join(str(error).split())}; `emolib verify` names such parts: "
             "put them back from a copy, or remove all parts of their block and run the job again"
         ) from error
-
-
-def known_rows(pred: AnyPath) -> ds.Dataset | pa.Table:
-    """Return what `emolib.archive.planning` asks of all recordings that have their row, unread."""
-    done = committed(pred)
-    return scan(pred, "recordings", done, KNOWN) if done else KNOWN.empty_table()
 
 
 def byte_rates(pred: AnyPath) -> dict[str, float]:

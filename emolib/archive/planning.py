@@ -5,8 +5,10 @@ DuckDB joins and sorts them, on one core and in some hundred megabytes; the rest
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,12 +26,16 @@ from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import NO_VERSIONS
 
 if TYPE_CHECKING:
-    import pyarrow.dataset as ds
-
     from emolib.sound.manifest import Recording
 
 _BATCH = 50_000
-_MEMORY = "400MB"
+_SETTINGS: dict[str, Any] = {
+    "threads": 1,
+    "memory_limit": "400MB",
+    # All that is asked of it comes with its wheel: nothing is to be fetched.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 
 
 class Waiting(NamedTuple):
@@ -47,7 +53,7 @@ class Planner:
     listing
         A Parquet file, or a table, with the columns of `emolib.archive.listing.SCHEMA`.
     known
-        The columns of `KNOWN`, of what has its row.
+        The same with the columns of `KNOWN`, of what has its row.
     folder
         Where what does not fit into memory goes for a while.
 
@@ -55,23 +61,40 @@ class Planner:
     ------
     SettingsError
         If two rows of the listing have one recording_id.
+    OSError
+        Like every method: with `errno.ENOSPC`, if the folder is full.
     """
 
-    def __init__(self, listing: Path | pa.Table, known: ds.Dataset | pa.Table, *, folder: Path) -> None:
-        settings: dict[str, Any] = {"threads": 1, "memory_limit": _MEMORY, "temp_directory": str(folder)}
-        self._database = duckdb.connect(config=settings)
-        if isinstance(listing, Path):
-            listing = self._database.read_parquet(str(listing))
-        self._database.register("listing", listing)
-        self._database.register("every_known", known)
-        self._refuse_twins()
+    def __init__(self, listing: Path | pa.Table, known: Path | pa.Table, *, folder: Path) -> None:
+        self._folder = folder
+        self._database = duckdb.connect(config={**_SETTINGS, "temp_directory": str(folder)})
+        for name, rows in (("listing", listing), ("every_known", known)):
+            stored = self._database.read_parquet(str(rows)) if isinstance(rows, Path) else rows
+            self._database.register(name, stored)
+        with self._room():
+            self._refuse_twins()
+            self._look_at_known()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            said = str(error).partition("\n")[0]
+            what = (
+                f"no room left to plan in, expected a gigabyte for each million recordings; TMPDIR says where ({said})"
+            )
+            raise OSError(errno.ENOSPC, what, str(self._folder)) from error
+
+    def _look_at_known(self) -> None:
         # Two rows of one recording are damage, which scoring it once more mends.
         self._database.execute(
             "create table twice as select recording_id from every_known group by recording_id having count(*) > 1"
         )
         self._database.execute(
             "create view known as select * from every_known where recording_id not in (from twice) union all "
-            "select distinct on (recording_id) * from every_known where recording_id in (from twice)"
+            "(select distinct on (recording_id) * from every_known where recording_id in (from twice) "
+            "order by recording_id, attempts desc, version, code)"
         )
         related = self._database.execute(
             "select recording_id, code, content_hash, duplicate_of from known where code = $duplicate or recording_id "
@@ -101,21 +124,27 @@ class Planner:
         """Return how much a run takes."""
         return self._count(self._taken(choice))
 
+    def scored_otherwise(self, fingerprint: str) -> int:
+        """Return how many rows there are that have another scoring fingerprint."""
+        query = "select count(*) from every_known where scoring_fingerprint <> $fingerprint"
+        with self._room():
+            ((found,),) = self._database.execute(query, {"fingerprint": fingerprint}).fetchall()
+        return int(found)
+
     def left(self, choice: Choice) -> dict[str, int]:
         """Return how many recordings are due and not taken, by the reason.
 
         ``settling``: their files may still be written to. ``beyond_retention``. ``other_days``: than those that were
         asked for. ``beyond_limit``: of hours.
         """
-        due, left = self._due(choice), {}
-        for reason, stays in self._filters(choice):
-            kept = due if stays is None else due.filter(stays)
-            left[reason] = self._count(due).recordings - self._count(kept).recordings
-            due = kept
-        return {**left, "beyond_limit": self._count(due).recordings - self.taken(choice).recordings}
+        with self._room():
+            found = dict(self._due(choice).aggregate("left_because, count(*)").fetchall())
+        left = {reason: found.get(reason, 0) for reason in ("settling", "beyond_retention", "other_days")}
+        return {**left, "beyond_limit": found.get(None, 0) - self.taken(choice).recordings}
 
     def _count(self, rows: duckdb.DuckDBPyRelation) -> Waiting:
-        (found,) = rows.aggregate("count(*), coalesce(sum(estimated_s), 0.0)").fetchall()
+        with self._room():
+            (found,) = rows.aggregate("count(*), coalesce(sum(estimated_s), 0.0)").fetchall()
         return Waiting(int(found[0]), float(found[1]))
 
     def plan(self, choice: Choice, *, block_s: float, max_recordings: int = 1000) -> Iterator[pa.Table]:
@@ -137,7 +166,9 @@ class Planner:
             With `PLAN_SCHEMA`; block counts from 0, date is an ISO date.
         """
         taken, blocks = self._taken(choice).order("date, uri"), _Blocks(block_s, max_recordings)
-        for batch in taken.to_arrow_reader(_BATCH):
+        with self._room():
+            reader = taken.to_arrow_reader(_BATCH)
+        for batch in reader:
             rows = pa.Table.from_batches([batch])
             columns = dict(zip(rows.column_names, rows.columns, strict=True))
             columns["block"] = pa.array(
@@ -148,7 +179,10 @@ class Planner:
             yield pa.table({name: columns[name] for name in PLAN_SCHEMA.names}).cast(PLAN_SCHEMA)
 
     def _due(self, choice: Choice) -> duckdb.DuckDBPyRelation:
-        """Return the listed recordings that are to be scored: new or changed ones, failures that may pass, orphans."""
+        """Return the listed recordings that are to be scored: new or changed ones, failures that may pass, orphans.
+
+        And why a run must leave them, of whatever length it is; null where it need not.
+        """
         return self._database.sql(
             """
             with facts as (
@@ -159,7 +193,13 @@ class Planner:
                 from listing left join known using (recording_id)
             )
             select * exclude (is_new, before, code, scoring_fingerprint, is_readable, changed),
-                cast(case when changed then 1 else before + 1 end as integer) as attempts, not is_new as replaces
+                cast(case when changed then 1 else before + 1 end as integer) as attempts, not is_new as replaces,
+                case
+                    -- Not a number where nobody knows it, the highest of all to DuckDB.
+                    when abs(modified_s - $now_s) < $settle_s then 'settling'
+                    when date < $keep_since and date <> $unknown then 'beyond_retention'
+                    when date <> $date then 'other_days'
+                end as left_because
             from facts
             where changed or code in $retry or (code in $passing and before < $most)
                 or ($rescore is not null and is_readable and scoring_fingerprint is distinct from $rescore)
@@ -171,33 +211,27 @@ class Planner:
                 "passing": [code.value for code in PASSING],
                 "most": MOST_ATTEMPTS,
                 "rescore": choice.rescore,
+                "now_s": choice.now_s,
+                "settle_s": choice.settle_s,
+                "keep_since": choice.keep_since,
+                "unknown": UNKNOWN_DATE,
+                "date": choice.date,
             },
         )
 
     def _taken(self, choice: Choice) -> duckdb.DuckDBPyRelation:
         """Return those of them that a run takes."""
-        rows = self._due(choice)
-        for _, stays in self._filters(choice):
-            rows = rows if stays is None else rows.filter(stays)
+        rows = self._due(choice).filter("left_because is null").project("* exclude (left_because)")
         if choice.since is None and math.isinf(choice.limit_s):
             return rows
         backfill_s = min(choice.backfill_s, choice.limit_s)
-        newest = rows if choice.since is None else rows.filter(f"date >= '{choice.since}'")
-        newest = _up_to(newest, choice.limit_s - backfill_s, "date desc, uri")
+        newest_s = choice.limit_s if math.isinf(choice.limit_s) else choice.limit_s - backfill_s
+        since = duckdb.ConstantExpression(choice.since or "")
+        newest = _up_to(rows.filter(duckdb.ColumnExpression("date") >= since), newest_s, "date desc, uri")
         if not backfill_s:
             return newest
         left = rows.set_alias("due").join(newest.project("recording_id"), "recording_id", how="anti")
         return newest.union(_up_to(left, backfill_s, "date, uri"))
-
-    @staticmethod
-    def _filters(choice: Choice) -> list[tuple[str, str | None]]:
-        """Return why a recording that is due may not be taken, and what holds for those that may."""
-        # Not a number where nobody knows it, the highest of all to DuckDB.
-        settled = f"not abs(modified_s - {choice.now_s!r}) < {choice.settle_s!r}" if choice.settle_s else None
-        limit = choice.keep_since
-        retained = None if limit is None else f"date >= '{limit}' or date = '{UNKNOWN_DATE}'"
-        asked = None if choice.date is None else f"date = '{choice.date}'"
-        return [("settling", settled), ("beyond_retention", retained), ("other_days", asked)]
 
 
 def _up_to(rows: duckdb.DuckDBPyRelation, seconds: float, order: str) -> duckdb.DuckDBPyRelation:
@@ -208,7 +242,7 @@ def _up_to(rows: duckdb.DuckDBPyRelation, seconds: float, order: str) -> duckdb.
         return rows.limit(0)
     window = f"over (order by {order} rows unbounded preceding)"
     counted = rows.project(f"*, sum(estimated_s) {window} as until_s, row_number() {window} as place")
-    return counted.filter(f"until_s <= {seconds!r} or place = 1").project("* exclude (until_s, place)")
+    return counted.filter(f"until_s <= {float(seconds)!r} or place = 1").project("* exclude (until_s, place)")
 
 
 class _Blocks:

@@ -68,13 +68,8 @@ class Pseudonyms:
         data, person = unicodedata.normalize("NFC", text).encode(), kind.encode()
         return hashlib.blake2b(data, key=self.key, person=person, digest_size=16).hexdigest()
 
-    def listed(self, listing: pd.DataFrame) -> pd.DataFrame:
-        """Return a listing (see `emolib.archive.plan.listing_table`) whose recording_id are pseudonyms of the paths."""
-        ids = [self.of(uri, "recording") for uri in listing["uri"]]
-        return listing.assign(recording_id=pd.Series(ids, listing.index, object))
-
     def planned(self, plan: pd.DataFrame) -> pd.DataFrame:
-        """Return a plan (see `emolib.archive.plan.plan`) that names calls and agents by their pseudonyms.
+        """Return a plan (see `emolib.archive.planning.plan`) that names calls and agents by their pseudonyms.
 
         The paths are in its column path, for as long as the run is open. What is known of calls beyond the columns that
         have a name of their own, `extra`, is left out: it may be anything.

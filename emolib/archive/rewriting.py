@@ -26,8 +26,8 @@ def make_room(run: Run) -> int:
 
     Only for the holder of the lock.
     """
-    plan = run.plan("recording_id", "block", "replaces")
-    replaced = plan.loc[plan["replaces"].eq(True) & plan["block"].isin(run.todo()["block"]), "recording_id"]
+    plan = run.plan("recording_id", "block", where=pc.field("replaces"))
+    replaced = plan.loc[plan["block"].isin(run.todo()["block"]), "recording_id"]
     if replaced.empty:
         return 0
     older = [part for part in committed(run.pred) if part.run_id < run.run_id]

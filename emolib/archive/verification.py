@@ -357,7 +357,7 @@ def _calls_problems(
 
 def _dates(run: ledger.Run) -> set[str]:
     try:
-        return set(run.plan("date")["date"])
+        return set(run.blocks()["date"])
     except (OSError, ValueError, KeyError, SettingsError, pa.ArrowException):  # which is said of the plan itself
         return set()
 

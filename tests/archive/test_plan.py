@@ -1,17 +1,22 @@
+import errno
 import math
 from itertools import accumulate
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from emolib.archive import planning
 from emolib.archive.calls import UNKNOWN_DATE, call_date
 from emolib.archive.duplicates import orphans
+from emolib.archive.listing import described
 from emolib.archive.plan import KNOWN, PLAN_SCHEMA, Choice
-from emolib.archive.planning import plan
+from emolib.archive.planning import Planner, plan
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import Recording, recording_id
 
@@ -71,6 +76,24 @@ def test_where_nothing_is_new_nothing_is_chosen(choice: Choice) -> None:
     assert plan(listing.itertuples(), _known(listing), block_s=600.0, choice=choice).empty
 
 
+def test_of_two_rows_of_a_recording_the_one_that_was_tried_most_often_counts() -> None:
+    recordings = [Recording("a", "2024-05-01/a.wav", "1", 960_000, 0.0)]
+    for attempts in ((1, 3), (3, 1)):
+        known = pd.DataFrame([("a", "1", "ok", each) for each in attempts], columns=KNOWN.names[:4])
+        assert plan(recordings, known, block_s=600.0)["attempts"].tolist() == [4]
+
+
+def test_a_folder_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(planning._SETTINGS, "memory_limit", "30MB")
+    uris = map("2024-05-01/{}.wav".format, range(10**5))
+    listing = pa.concat_tables(described(Recording(recording_id(uri), uri, "1", 1, 0.0) for uri in uris))
+    (folder := tmp_path / "folder").touch()  # nothing can be written below a file
+    planner = Planner(listing, KNOWN.empty_table(), folder=folder)
+    with pytest.raises(OSError, match=r"no room left to plan in.*TMPDIR") as raised:
+        planner.taken(Choice(limit_s=0.5, backfill_s=0.25))
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(folder))
+
+
 _DAYS = ["2024-05-01", "2024-05-02", "2024-05-03", "undated"]
 _CODES = [code.value for code in Code]
 RECORDINGS = st.lists(
@@ -101,9 +124,9 @@ CHOICES = st.builds(
     date=st.sampled_from([None, None, "2024-05-03"]),
     since=st.sampled_from([None, "2024-05-03"]),
     limit_s=st.sampled_from([math.inf, 0.0, 700.0, 2000.0]),
-    backfill_s=st.sampled_from([0.0, 500.0]),
+    backfill_s=st.sampled_from([0.0, 500.0, math.inf]),
     now_s=st.just(1.7e9),
-    settle_s=st.sampled_from([0.0, 300.0]),
+    settle_s=st.sampled_from([0.0, 300.0, math.inf]),
 )
 
 
@@ -145,7 +168,7 @@ def _by_hand(recordings: list[Recording], known: pd.DataFrame, choice: Choice) -
     backfill_s = min(choice.backfill_s, choice.limit_s)
     new = [each for each in due if choice.since is None or each[0] >= choice.since]
     newest_first = sorted(sorted(new, key=itemgetter(1)), key=itemgetter(0), reverse=True)
-    taken = _first(newest_first, choice.limit_s - backfill_s)
+    taken = _first(newest_first, math.inf if math.isinf(choice.limit_s) else choice.limit_s - backfill_s)
     taken += _first(sorted(each for each in due if each not in taken), backfill_s)
     return [each[-1] for each in sorted(taken)]
 

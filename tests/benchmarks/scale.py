@@ -2,8 +2,9 @@
 
 Three figures, each from processes of its own:
 
-- The plan: so many recordings listed (made up, one after the other), planned and stored, on one core: seconds, and the
-  largest memory of the process.
+- The plan: so many recordings listed (made up, one after the other), planned and stored, on one core: seconds, the
+  largest memory of the process, and of the folder for temporary files; then the night after it: all of them but a
+  thousand have their rows, and the plan has a limit.
 - The use of workers: a real scheduler, 200 worker objects in 8 processes, and `jobs.fanout.fan_out` as every job uses
   it, over tasks that wait as long as a block takes (10 to 60 s, 30 s on average): the share of the workers' time that
   is task, once each has had its first; tasks per second; memory of driver and scheduler.
@@ -12,18 +13,20 @@ Three figures, each from processes of its own:
 
     python -m tests.benchmarks.scale [--recordings 10000000] [--seconds 900]
 
-It takes as long as it says, and half a gigabyte of disk per million recordings for a while.
+It takes as long as it says, and some gigabytes of disk for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import multiprocessing
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,8 +34,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
+import dask
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 from distributed import Client, Worker
 
 from emolib.archive.ledger import Run
@@ -67,16 +73,20 @@ def main(
 
 
 def _plan(recordings: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as name, _largest(folder := Path(name) / "temporary") as largest:
         began, cpu = time.perf_counter(), time.process_time()
         listing = store(described(_listed(recordings)), folder / "listing.parquet")
         listed, listed_cpu = time.perf_counter() - began, time.process_time() - cpu
         planner = Planner(listing.place, KNOWN.empty_table(), folder=folder)
         rows = (part.to_pandas() for part in planner.plan(Choice(), block_s=3600.0))
-        run = Run.create(folder / "P", config=_config(), plan=rows)
+        run = Run.create(Path(name) / "P", config=_config(), plan=rows)
         done, cpu = time.perf_counter() - began, time.process_time() - cpu
         facts = json.loads((run.folder / "plan.json").read_text())
+        known = _all_but(listing.place, 1000, folder / "known.parquet")
+        began = time.perf_counter()
+        choice = Choice(since="2024-12-01", limit_s=80_000.0, backfill_s=20_000.0)
+        later = Planner(listing.place, known, folder=folder).plan(choice, block_s=3600.0)
+        next_night = {"recordings": sum(map(len, later)), "planned_s": round(time.perf_counter() - began, 1)}
     return {
         "recordings": facts["recordings"],
         "blocks": facts["blocks"],
@@ -84,8 +94,45 @@ def _plan(recordings: int) -> dict[str, Any]:
         "planned_s": round(done - listed, 1),
         "cpu_s": round(cpu, 1),
         "cpu_of_planning_s": round(cpu - listed_cpu, 1),
+        "next_night": next_night,
+        "largest_temporary_mb": round(max(largest) / 2**20),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
+
+
+@contextmanager
+def _largest(folder: Path) -> Iterator[list[int]]:
+    """Look every half second how many bytes a folder takes."""
+    folder.mkdir()
+    ended, found = threading.Event(), [0]
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            sizes = subprocess.run(["du", "--summarize", "--block-size=1", folder], capture_output=True, text=True)
+            found.append(int(sizes.stdout.split()[0]))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _all_but(listing: Path, count: int, place: Path) -> Path:
+    """Store rows of all recordings of a listing but the last ones."""
+    stored = pq.ParquetFile(listing)
+    left = stored.metadata.num_rows - count
+    with pq.ParquetWriter(place, KNOWN) as writer:
+        for batch in stored.iter_batches(columns=["recording_id", "version"]):
+            rows = pa.Table.from_batches([batch]).slice(0, left)
+            more = {"code": pa.array(["ok"] * len(rows)), "attempts": pa.array([1] * len(rows), pa.int32())}
+            columns = {"recording_id": rows["recording_id"], "version": rows["version"], **more}
+            nothing = pa.nulls(len(rows), pa.string())
+            writer.write_table(pa.table({name: columns.get(name, nothing) for name in KNOWN.names}, schema=KNOWN))
+            left -= len(rows)
+    return place
 
 
 def _config() -> Any:
@@ -128,6 +175,10 @@ def _cluster() -> Iterator[tuple[Client, psutil.Process]]:
 
 
 def _workers(address: str, count: int) -> None:
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    # Real workers have cores of their own for looking at themselves.
+    dask.config.set({"distributed.worker.profile.enabled": False})
+
     async def run() -> None:
         workers = [Worker(address, nthreads=1, memory_limit=0, dashboard=False) for _ in range(count)]
         await asyncio.gather(*workers)

@@ -7,13 +7,17 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from emolib import archive
-from emolib.errors import EmolibError
+from emolib.archive.lock import Lock
+from emolib.errors import EmolibError, LockedError
+from jobs.options import Options
+from jobs.runs import carry_out
+from jobs.tasks import prepared
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 
@@ -125,6 +129,44 @@ def test_predictions_that_are_damaged_end_a_night_with_its_code(
     ended = run_emolib("nightly", growing, "--model", model, "--out", out, "--failure-budget", "1")
     assert ended.exit_code == 6
     assert ended.summary["problems"] >= 1
+
+
+def test_rows_that_cannot_be_read_are_no_riddle(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "P")
+    next((out / "recordings").rglob("*.parquet")).write_bytes(b"PAR1 junk")
+    assert run_emolib("nightly", calls, "--model", model, "--out", out, "--plan").exit_code == 70
+    assert "`emolib verify` names such parts" in capsys.readouterr().err
+
+
+def test_an_archive_of_which_all_was_erased_has_quiet_nights(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "P")
+    names = set(archive.read(out, table="recordings")["call_id"])
+    assert run_emolib("erase", out, *(word for name in names for word in ("--call-id", name))).exit_code == 0
+    ended = run_emolib("nightly", calls, "--model", model, "--out", out, "--plan")
+    assert (ended.exit_code, ended.summary["to_score"]) == (0, 0)
+    assert ended.summary["skipped"] == {"erased": len(names)}
+
+
+def test_who_loses_the_lock_while_planning_leaves_no_plan(calls: Path, model: Path, tmp_path: Path) -> None:
+    class Lost:
+        """A lock that is taken after a while."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def check(self) -> None:
+            self.asked += 1
+            if self.asked > 1:
+                raise LockedError("taken by another one, found while the plan was written")
+
+    options = Options(model=str(model))
+    with prepared(str(calls), str(tmp_path / "P"), options) as task, pytest.raises(LockedError):
+        carry_out(task, cast(Lock, Lost()))
+    assert archive.ledger.started(tmp_path / "P") == []
 
 
 def test_a_night_that_fails_leaves_a_summary_that_says_why(
