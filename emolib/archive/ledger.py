@@ -42,6 +42,7 @@ from emolib.storage import AnyPath, is_local, read_json, resolve, write_bytes, w
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
+_PLAN_REPEATS = ["date", "date_source", "direction", "agent", "queue", "site"]  # in the others a value is hardly twice
 _RUNS_TO_LEARN_FROM = 10
 _LASTING = ("model_id", "labels", "classes")  # of the scoring settings, what --rescore does not change
 _STAMP = "%Y%m%dT%H%M%S"
@@ -352,7 +353,14 @@ class Run:
 
     def _write_plan(self, name: str, rows: pa.Table) -> None:
         sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, row_group_size=_PLAN_GROUP, compression="zstd")
+        pq.write_table(
+            rows,
+            sink,
+            row_group_size=_PLAN_GROUP,
+            compression="zstd",
+            use_dictionary=_PLAN_REPEATS,
+            write_statistics=["block"],
+        )
         write_bytes(self.folder / "plan" / name, sink.getvalue().to_pybytes())
 
     def _verdicts(self, block: int) -> UPath:

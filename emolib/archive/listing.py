@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emolib.archive.calls import Call, call_of
+from emolib.archive.calls import Call, call_date, call_of
 from emolib.archive.metadata import Sources
 from emolib.archive.plan import estimate_s
 
@@ -37,7 +37,9 @@ SCHEMA = pa.schema(
         ("estimated_s", pa.float64()),
     ]
 )
-_BATCH = 50_000
+# Recordings that are there as Python's objects together, for more of which it would look again and again whether they
+# hold each other; and such lots in a table.
+_LOT, _LOTS = 500, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +77,42 @@ def described(
         Whose `recording_id` stand in the place of those of the paths.
     """
     listed = iter(recordings)
-    while batch := list(islice(listed, _BATCH)):
-        ids = [each.recording_id if pseudonyms is None else pseudonyms.of(each.uri, "recording") for each in batch]
-        calls = [call_of(name, each.uri, each.modified_s, sources) for name, each in zip(ids, batch, strict=True)]
-        of_calls = dict(zip(Call._fields, zip(*calls, strict=True), strict=True))
-        columns = {
-            "recording_id": ids,
-            "uri": [each.uri for each in batch],
-            "version": [each.version for each in batch],
-            "size": [each.size for each in batch],
-            "modified_s": [each.modified_s for each in batch],
-            **of_calls,
-            "estimated_s": [estimate_s(each.uri, each.size, byte_rates) for each in batch],
-        }
-        yield pa.table(columns, schema=SCHEMA)
+    lots = iter(lambda: list(islice(listed, _LOT)), [])
+    tables = (_described(lot, sources, byte_rates, pseudonyms) for lot in lots)
+    while some := list(islice(tables, _LOTS)):
+        yield pa.concat_tables(some).combine_chunks()
+
+
+def _described(
+    lot: list[Recording],
+    sources: Sources | None,
+    byte_rates: Mapping[str, float] | None,
+    pseudonyms: Pseudonyms | None,
+) -> pa.Table:
+    listed_ids, uris, versions, sizes, modified_s = zip(*lot, strict=True)
+    ids = listed_ids if pseudonyms is None else [pseudonyms.of(uri, "recording") for uri in uris]
+    columns = {
+        "recording_id": ids,
+        "uri": uris,
+        "version": versions,
+        "size": sizes,
+        "modified_s": modified_s,
+        **_of_calls(ids, uris, modified_s, sources),
+        "estimated_s": [estimate_s(uri, size, byte_rates) for uri, size in zip(uris, sizes, strict=True)],
+    }
+    nothing = pa.nulls(len(lot))
+    return pa.table({name: columns.get(name, nothing) for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _of_calls(
+    ids: Sequence[str], uris: Sequence[str], modified_s: Sequence[float], sources: Sources | None
+) -> dict[str, Sequence[Any]]:
+    """Return what is known of the calls, by column."""
+    if sources is None:  # as `call_of` has it, for millions
+        dates = zip(*map(call_date, uris, modified_s), strict=True)
+        return {"call_id": ids, **dict(zip(("date", "date_source"), dates, strict=True))}
+    calls = [call_of(*each, sources) for each in zip(ids, uris, modified_s, strict=True)]
+    return dict(zip(Call._fields, zip(*calls, strict=True), strict=True))
 
 
 def store(tables: Iterable[pa.Table], place: Path) -> StoredListing:

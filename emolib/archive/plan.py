@@ -162,9 +162,8 @@ def suffix_of(uri: str) -> str:
     >>> suffix_of("anna.+4917012345")
     ''
     """
-    name = uri.rpartition("/")[2]
-    at = name.rfind(".")
-    return _known_suffix(name[at:]) if at > 0 else ""
+    at = uri.rfind(".")
+    return _known_suffix(uri[at:]) if at > uri.rfind("/") + 1 else ""
 
 
 @lru_cache(maxsize=1000)

@@ -81,9 +81,7 @@ class Planner:
             yield
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             said = str(error).partition("\n")[0]
-            what = (
-                f"no room left to plan in, expected a gigabyte for each million recordings; TMPDIR says where ({said})"
-            )
+            what = f"no room left to plan in, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
             raise OSError(errno.ENOSPC, what, str(self._folder)) from error
 
     def _look_at_known(self) -> None:
@@ -172,7 +170,7 @@ class Planner:
             rows = pa.Table.from_batches([batch])
             columns = dict(zip(rows.column_names, rows.columns, strict=True))
             columns["block"] = pa.array(
-                blocks.of(rows["date"].to_pylist(), rows["estimated_s"].to_pylist()), pa.int32()
+                blocks.of(rows["date"].to_pylist(), rows["estimated_s"].to_numpy().tolist()), pa.int32()
             )
             nothing = pa.nulls(len(rows), pa.string())
             columns |= dict.fromkeys(("content_hash", "duplicate_of", "path"), nothing)
@@ -250,19 +248,18 @@ class _Blocks:
 
     def __init__(self, block_s: float, max_recordings: int) -> None:
         self._block_s, self._most = block_s, max_recordings
-        self._number, self._date = -1, ""
-        self._filled_s, self._count = 0.0, 0
+        # The last block: its number, date, seconds and recordings.
+        self._state = (-1, "", 0.0, 0)
 
     def of(self, dates: list[str], seconds: list[float]) -> list[int]:
         numbers = []
-        for date, estimated_s in zip(dates, seconds, strict=True):
-            full = self._count == self._most or self._filled_s + estimated_s > self._block_s
-            if self._number < 0 or date != self._date or full:
-                self._number += 1
-                self._date, self._filled_s, self._count = date, estimated_s, 1
-            else:
-                self._filled_s, self._count = self._filled_s + estimated_s, self._count + 1
-            numbers.append(self._number)
+        number, date, filled_s, count = self._state
+        for next_date, estimated_s in zip(dates, seconds, strict=True):
+            filled_s, count = filled_s + estimated_s, count + 1
+            if next_date != date or filled_s > self._block_s or count > self._most:
+                number, date, filled_s, count = number + 1, next_date, estimated_s, 1
+            numbers.append(number)
+        self._state = number, date, filled_s, count
         return numbers
 
 
