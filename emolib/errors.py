@@ -119,7 +119,7 @@ class LockedError(EmolibError):
 
 
 class OutputError(EmolibError):
-    """What was done can't be stored, and nothing else could be: the run stops, and can go on later."""
+    """Nothing can be stored any more, or nothing read: the run stops, and can go on later."""
 
 
 class GoldenCheckError(EmolibError):

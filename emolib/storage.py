@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,9 +12,32 @@ from uuid import uuid4
 
 from upath import UPath
 
-from emolib.errors import SettingsError
+from emolib.errors import OutputError, SettingsError
 
 AnyPath: TypeAlias = str | os.PathLike[str] | UPath
+
+# The extra of emolib that brings the package of a file system.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+# What URLs carry where they carry secrets: a password, a token as a user's name, a signature. Buckets have no ports.
+_SECRETS = (
+    re.compile(r"(?:s3a?|gc?s|az)://[^/]*:"),
+    re.compile(r"https?://[^/?#]*@"),
+    re.compile(r"\w://[^/?#]*:[^/?#]*@"),
+    re.compile(r"://.*[?&;](?:sig|[\w-]*(?:signature|token|secret|password|credential|key(?:id)?))=", re.IGNORECASE),
+)
+# What S3 says where credentials are no longer good; of a question for an object's head there is a bare 400.
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_HEADS = {"HeadObject", "HeadBucket"}
+# What clients raise where none can be had, by name: each belongs to a package that comes with an extra.
+_NONE_TO_BE_HAD = {
+    "ClientAuthenticationError",  # azure.core
+    "CredentialRetrievalError",  # botocore, as all that follow but the last
+    "NoCredentialsError",
+    "SSOTokenLoadError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+    "RefreshError",  # google.auth
+}
 
 
 def resolve(path: AnyPath) -> UPath:
@@ -22,20 +46,32 @@ def resolve(path: AnyPath) -> UPath:
     Raises
     ------
     SettingsError
-        If the URL names a file system that is unknown or whose package is not installed.
+        If the URL names a file system that is unknown or whose package is not installed, or holds credentials: it is
+        written down with the results and said in messages.
 
     Examples
     --------
     >>> resolve("/archive") / "2024" / "a.wav"
     PosixUPath('/archive/2024/a.wav')
     """
+    if isinstance(path, str) and "://" in path and any(secret.search(path) for secret in _SECRETS):
+        raise SettingsError(
+            f"a URL ({path.partition('://')[0]}://…) with credentials in it found, expected one without: give them "
+            "as the store's own tools take them, by environment, profile or role; they are then written down nowhere"
+        )
     try:
         found = UPath(path)
+        if found.protocol in ("s3", "s3a"):
+            from emolib.renewal import register  # what comes with an extra
+
+            register()
         if not is_local(found):
             _ = found.fs  # made here, so that a missing package shows before any work
     except (ValueError, ImportError) as error:
+        extra = _EXTRAS.get(str(path).partition("://")[0]) if isinstance(error, ImportError) else None
+        remedy = f"pip install 'emolib[{extra}]'" if extra else "with its package installed"
         raise SettingsError(
-            f"{path} can't be reached ({error}), expected a path or a URL that fsspec knows, with its package installed"
+            f"{path} can't be reached ({error}), expected a path or a URL that fsspec knows, {remedy}"
         ) from error
     if not is_local(found):
         return found
@@ -51,6 +87,55 @@ def absolute(path: AnyPath) -> str:
 def is_local(path: UPath) -> bool:
     """Return whether a path lies on a file system of this machine."""
     return path.protocol in ("", "file", "local")
+
+
+def below(root: AnyPath, name: str) -> UPath:
+    """Return a place below a folder, by a relative path that a stored table or file says.
+
+    Links in the folder lead where they lead: whoever made them chose it.
+
+    Raises
+    ------
+    SettingsError
+        If the path leaves the folder.
+    ValueError
+        If no file can have it.
+
+    Examples
+    --------
+    >>> below("/archive", "2024/a.wav")
+    PosixUPath('/archive/2024/a.wav')
+    """
+    if not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise SettingsError(
+            f"path {name!r} below {root} found, expected one that stays there: what says it was changed: put it "
+            "back from a copy"
+        )
+    return resolve(root) / name
+
+
+def locked_out(error: BaseException) -> OutputError | None:
+    """Return what stops a job whose credentials have expired, or can't be had any more; None for any other error.
+
+    Nothing else can be reached in that store either; one object that may not be read is another matter.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not _is_for_want_of_credentials(cause):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    said = " ".join(str(cause).split())
+    return OutputError(
+        f"no credentials found that the object store takes ({said}), expected valid ones: renew them, then run the "
+        "same command again; what is done stays done"
+    )
+
+
+def _is_for_want_of_credentials(error: BaseException) -> bool:
+    found = getattr(error, "response", None)
+    code = found.get("Error", {}).get("Code") if isinstance(found, dict) else None
+    is_bare = code == "400" and getattr(error, "operation_name", None) in _HEADS
+    return code in _EXPIRED or is_bare or type(error).__name__ in _NONE_TO_BE_HAD
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:

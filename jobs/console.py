@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
+from emolib.storage import locked_out
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -161,6 +162,8 @@ def _passes(error: BaseException) -> bool:
 
 def advice(error: BaseException) -> str:
     """Return what to do about an error that a file system or an object store ended a job with; '' if nobody knows."""
+    if locked_out(error) is not None:
+        return "renew the credentials, then run the same command again: what is done stays done"
     if _passes(error):
         first = "make room" if getattr(error, "errno", None) in _FULL else "see that it works"
         return f"{first}, then run the same command again: what is done stays done"
@@ -171,6 +174,8 @@ def advice(error: BaseException) -> str:
 
 def code_of(error: BaseException) -> int:
     """Return the exit code of a job that an error ended."""
+    if locked_out(error) is not None:  # to some clients it is a want of permission
+        return EXIT_INTERRUPTED
     # What a job names as its input or output is a folder where a file should be, or may not be used.
     places = NotADirectoryError | IsADirectoryError | PermissionError
     if isinstance(error, SettingsError | CycloptsError | places) or getattr(error, "errno", None) == errno.EROFS:

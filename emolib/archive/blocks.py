@@ -20,6 +20,7 @@ from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, place_of
 from emolib.errors import EmolibError, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
+from emolib.storage import locked_out
 
 
 def score_block(
@@ -54,7 +55,7 @@ def score_block(
     GoldenCheckError
         If this machine does not reproduce the model's numbers.
     OutputError
-        If there is no room for the parts, or no leave to write them.
+        If there is no room for the parts, or no leave to write them, or if credentials have expired.
     """
     started = time.monotonic()
     run = Run.open(pred, run_id)
@@ -107,6 +108,8 @@ def _write(pred: str, part: Part, rows: Sequence[RecordingRows], config: RunConf
         for table, whole in _tables(rows, part, config).items():
             write_part(pred, table, part, whole, classes=classes)
     except OSError as error:
+        if (stop := locked_out(error)) is not None:
+            raise stop from error
         if error.errno not in _NO_ROOM:
             raise
         raise OutputError(

@@ -29,7 +29,7 @@ from emolib.learning.intervals import correlation_intervals, correlations, speak
 from emolib.sound import audio
 from emolib.sound.known_audio import load_known_audio
 from emolib.sound.speech import FRAME_S, SpeechStream
-from emolib.storage import AnyPath, resolve
+from emolib.storage import AnyPath, below
 
 _HEADLINE = ("accuracy", "uar", "macro_f1")
 _CLOSE_S = 1e-6
@@ -224,7 +224,7 @@ def _listen(
 
 
 def _heard(config: RunConfig, uri: str, sampling_rate: int) -> list[NDArray[np.bool_]]:
-    place = resolve(config.archive) / uri
+    place = below(config.archive, uri)
     try:
         with audio.stream(place, sampling_rate=sampling_rate, headerless=config.scoring.headerless) as sound:
             level, file = config.scoring.min_level_dbfs, config.scoring.known_audio

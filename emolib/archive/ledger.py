@@ -38,7 +38,7 @@ from emolib.archive.schemas import schema
 from emolib.archive.shadow import tables_of_blocks
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
-from emolib.storage import AnyPath, is_local, read_json, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, below, is_local, read_json, resolve, write_bytes, write_json
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
@@ -348,7 +348,7 @@ class Run:
                 )
 
     def _part_of_plan(self, name: str) -> pa.Table:
-        place = self.folder / "plan" / name
+        place = below(self.folder / "plan", name)
         return ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
 
     def _write_plan(self, name: str, rows: pa.Table) -> None:
@@ -361,14 +361,14 @@ class Run:
             use_dictionary=_PLAN_REPEATS,
             write_statistics=["block"],
         )
-        write_bytes(self.folder / "plan" / name, sink.getvalue().to_pybytes())
+        write_bytes(below(self.folder / "plan", name), sink.getvalue().to_pybytes())
 
     def _verdicts(self, block: int) -> UPath:
         return self.folder / "verdicts" / f"{block:06d}.json"
 
     def _plan_dataset(self, block: int | None) -> ds.Dataset:
         paths = [
-            (self.folder / "plan" / part["name"]).path
+            below(self.folder / "plan", part["name"]).path
             for part in read_json(self.folder / "plan.json")["parts"]
             if block is None or part["first_block"] <= block <= part["last_block"]
         ]

@@ -42,7 +42,7 @@ class Part:
 
     def path(self, pred: AnyPath, table: str) -> UPath:
         """Return where the part lies in a table."""
-        return resolve(pred) / table / f"date={self.date}" / f"part-{self.run_id}-{self.block:06d}.parquet"
+        return _folder(pred, table, self.date) / f"part-{self.run_id}-{self.block:06d}.parquet"
 
 
 def is_predictions(pred: AnyPath) -> bool:
@@ -104,7 +104,18 @@ def files_of_calls(pred: AnyPath) -> dict[str, list[UPath]]:
 
 def place_of_calls(pred: AnyPath, date: str) -> UPath:
     """Return where the calls of a date lie."""
-    return resolve(pred) / "calls" / f"date={date}" / "calls.parquet"
+    return _folder(pred, "calls", date) / "calls.parquet"
+
+
+def _folder(pred: AnyPath, table: str, date: str) -> UPath:
+    """Return where the rows of a date lie in a table: below it, whatever a plan says."""
+    name = f"date={date}"
+    if not _DATE.fullmatch(name):
+        raise SettingsError(
+            f"date {date!r} found for rows of {pred}, expected one such as 2026-11-25: the plan that says it was "
+            "changed; put it back from a copy"
+        )
+    return resolve(pred) / table / name
 
 
 def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes: Sequence[str]) -> None:

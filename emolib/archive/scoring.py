@@ -26,12 +26,12 @@ from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.shadow import Shadow
 from emolib.archive.talk import talk, talk_columns
 from emolib.config import ScoringConfig
-from emolib.errors import AudioError, Code
+from emolib.errors import AudioError, Code, OutputError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import version_of
-from emolib.storage import AnyPath, resolve
+from emolib.storage import AnyPath, below
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ def score_recordings(
     Raises
     ------
     SettingsError
-        If the settings do not fit the model, or the known audio is gone or another.
+        If the settings do not fit the model, the known audio is gone or another, or a planned path leaves the archive.
+    OutputError
+        If nothing can be read any more for want of credentials.
     """
     pool, file = WindowPool(bundle, batch=batch), config.known_audio
     listens_in = None if candidate is None or shadow is None else WindowPool(candidate, batch=batch)
@@ -176,7 +178,7 @@ def _hear(
 def _may_pass(error: BaseException) -> bool:
     """Return whether reading a recording failed in a way that may be over in a moment."""
     cause = error.__cause__
-    return (
+    return isinstance(error, OutputError) or (
         isinstance(error, AudioError)
         and error.code is Code.UNREADABLE
         and isinstance(cause, Exception)
@@ -197,7 +199,7 @@ _RETRYING = Retrying(
 
 def _place(root: AnyPath, planned: PlannedRecording) -> UPath:
     try:
-        return resolve(root) / (planned.path or planned.uri)
+        return below(root, planned.path or planned.uri)
     except ValueError as error:  # a name with "::" in it, which means a chain of file systems to fsspec
         raise AudioError(
             Code.UNREADABLE, f"a name that is part of a URL found, expected a file name: {error}"

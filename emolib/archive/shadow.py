@@ -41,7 +41,7 @@ class Shadow(Settings):
     """
 
     model: str
-    model_id: str
+    model_id: str = Field(pattern=r"^\w+$")  # its rows lie in a folder of this name
     scoring_fingerprint: str
     share: float = Field(gt=0, le=1)
 

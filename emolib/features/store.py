@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND = "emolib.features"
+_REMEDY = "expected a store as `emolib extract` writes it: put it back from a copy, or extract it anew"
 SCHEMA_VERSION = 1
+_DTYPES = {"features": "float32", "valid_frames": "int32", "status": "uint8"}
 
 # What stands beside each row; `window` counts the windows of an utterance, `code` is what the plan knows already.
 WINDOWS_SCHEMA = pa.schema(
@@ -344,8 +346,12 @@ class FeatureStore:
     def _array(self, name: str) -> zarr.Array:
         # An array's shape and codecs never change; looking them up anew took a fifth of the time of reading a shard.
         if name not in self._arrays:
-            array = self._group[name]
-            assert isinstance(array, zarr.Array)
+            try:
+                array = self._group[name]
+            except (KeyError, ValueError, TypeError) as error:  # also what asks for a codec that zarr 3 has not: pickle
+                raise SettingsError(f"{self.path} has no readable array {name} ({error}); {_REMEDY}") from error
+            if not isinstance(array, zarr.Array) or array.dtype != _DTYPES[name]:
+                raise SettingsError(f"{self.path} has no array {name} of {_DTYPES[name]}; {_REMEDY}")
             self._arrays[name] = array
         return self._arrays[name]
 
@@ -407,4 +413,7 @@ def _read_group(path: UPath) -> zarr.Group | None:
     """Return the group at a path, opened for reading and writing, or None where there is none."""
     if not (path / "zarr.json").exists():  # zarr would make the folder before it finds nothing in it
         return None
-    return zarr.open_group(_zarr_store(path), mode="r+", zarr_format=3)
+    try:
+        return zarr.open_group(_zarr_store(path), mode="r+", zarr_format=3)
+    except ValueError as error:
+        raise SettingsError(f"{path} can't be read as a Zarr group ({error}); {_REMEDY}") from error

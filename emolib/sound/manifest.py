@@ -32,7 +32,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from upath import UPath
 
 from emolib.errors import AudioError, Code, SettingsError
-from emolib.storage import AnyPath, is_local, resolve
+from emolib.sound.source import unreadable
+from emolib.storage import AnyPath, is_local, locked_out, resolve
 
 _TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".srt", ".vtt", ".textgrid", ".log")
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".parquet", ".xls", ".xlsx", ".db", ".sqlite")
@@ -159,18 +160,22 @@ def version_of(path: AnyPath) -> tuple[str, int]:
     ------
     AudioError
         `missing` if nothing is there, `unreadable` if it may not be looked at or is no file.
+    OutputError
+        If nothing can be read there for want of credentials.
     """
     place = resolve(path)
     try:
         found = _local_file(Path(place.path).stat()) if is_local(place) else _remote_now(place)
     except OSError as error:
-        code = Code.MISSING if error.errno in _GONE or isinstance(error, FileNotFoundError) else Code.UNREADABLE
-        raise AudioError(code, f"{error.strerror or error}, expected a readable file; check {path}") from error
+        message = f"{error.strerror or error}, expected a readable file; check {path}"
+        if error.errno in _GONE or isinstance(error, FileNotFoundError):
+            raise AudioError(Code.MISSING, message) from error
+        raise unreadable(message, error) from error
     except Exception as error:  # a store's client may raise anything
         if is_local(place):
             raise
         said = f"{type(error).__name__}: {error}"
-        raise AudioError(Code.UNREADABLE, f"{said}, expected a readable file; check {path}") from error
+        raise unreadable(f"{said}, expected a readable file; check {path}", error) from error
     if found is None:
         raise AudioError(Code.UNREADABLE, f"a folder or special file found, expected a file; check {path}")
     return found.version, found.size
@@ -214,7 +219,7 @@ def _walk(root: UPath, left_out: Counter[str]) -> Iterator[Recording]:
         except (FileNotFoundError, NotADirectoryError):  # removed since its parent was listed: nothing lies there
             continue
         except PermissionError as error:
-            raise SettingsError(
+            raise locked_out(error) or SettingsError(
                 f"folder {place!a} may not be read, expected read access to every folder of the archive; "
                 "grant it or give another root"
             ) from error

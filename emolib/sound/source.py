@@ -11,8 +11,8 @@ from typing import Any
 
 from upath import UPath
 
-from emolib.errors import AudioError, Code
-from emolib.storage import is_local
+from emolib.errors import AudioError, Code, EmolibError
+from emolib.storage import is_local, locked_out
 
 # What one request fetches of a remote file. Some file systems would fetch 50 MB to look at a header.
 _REQUEST = 2**20
@@ -82,11 +82,13 @@ class OpenFile:
         ------
         AudioError
             With the code unreadable.
+        OutputError
+            If nothing can be read there for want of credentials.
         """
         failure, self._failure = self._failure, None
         if isinstance(failure, Exception):
             message = f"reading the file failed: {type(failure).__name__}: {failure}"
-            raise AudioError(Code.UNREADABLE, one_line(message)) from failure
+            raise unreadable(one_line(message), failure) from failure
         if failure is not None:
             raise failure
 
@@ -99,6 +101,8 @@ def opened(place: UPath) -> Iterator[OpenFile]:
     ------
     AudioError
         With the code missing or unreadable.
+    OutputError
+        If nothing can be read there for want of credentials.
     """
     try:
         if is_local(place):
@@ -111,22 +115,27 @@ def opened(place: UPath) -> Iterator[OpenFile]:
         raise AudioError(Code.MISSING, "no file found at the path") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         message = f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
-        raise AudioError(Code.UNREADABLE, one_line(message)) from error
+        raise unreadable(one_line(message), error) from error
     except Exception as error:
         if is_local(place):
             raise
         message = f"the file cannot be opened: {type(error).__name__}: {error}"  # a store's client may raise anything
-        raise AudioError(Code.UNREADABLE, one_line(message)) from error
+        raise unreadable(one_line(message), error) from error
     with file:
         try:
             source = OpenFile(file, at_once=at_once)
         except OSError as error:
             message = f"the size of the file cannot be found: {error.strerror or error}"
-            raise AudioError(Code.UNREADABLE, one_line(message)) from error
+            raise unreadable(one_line(message), error) from error
         try:
             yield source
         finally:
             source.check()
+
+
+def unreadable(message: str, error: Exception) -> EmolibError:
+    """Return what to raise where a file can't be read: no recording is to blame where nobody is let in any more."""
+    return locked_out(error) or AudioError(Code.UNREADABLE, message)
 
 
 def one_line(text: str) -> str:

@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
+
+from emolib.storage import resolve
 
 Fault = Literal["500", "503", "hangs", "breaks off"]
 
@@ -22,7 +25,7 @@ print(*server.get_host_and_port(), flush=True)
 input()
 """
 _ERROR = "<Error><Code>{code}</Code><Message>injected</Message></Error>"
-_NAMES = {"500": "InternalError", "503": "ServiceUnavailable"}
+_NAMES = {"400": "ExpiredToken", "500": "InternalError", "503": "ServiceUnavailable"}
 _NOT_PASSED_ON = {"connection", "transfer-encoding", "content-length", "server", "date"}
 
 
@@ -35,11 +38,14 @@ class Store:
         How each request ends for now; None: as the store answers it.
     failed
         How many requests have ended in each of these ways.
+    expired
+        Session tokens that are no longer good.
     """
 
     def __init__(self, behind: tuple[str, int]) -> None:
         self.fault: Fault | None = None
         self.failed: Counter[str] = Counter()
+        self.expired: set[str] = set()
         self.mended = threading.Event()
         self._behind = behind
         self._asked, self._fail_after = 0, 0
@@ -112,10 +118,17 @@ class Store:
                     if fault == "hangs":
                         store.mended.wait(60)
                     self.close_connection = True
+                elif self.headers.get("x-amz-security-token") in store.expired:
+                    store.failed["expired"] += 1
+                    self.refuse("400")
                 elif fault is not None:
-                    self.reply(int(fault), {"Content-Type": "application/xml"}, _ERROR.format(code=_NAMES[fault]))
+                    self.refuse(fault)
                 else:
                     self.pass_on(body)
+
+            def refuse(self, status: str) -> None:
+                error = _ERROR.format(code=_NAMES[status])
+                self.reply(int(status), {"Content-Type": "application/xml"}, error)
 
             def pass_on(self, body: bytes) -> None:
                 behind = http.client.HTTPConnection(*store._behind, timeout=60)
@@ -165,3 +178,12 @@ def object_store() -> Iterator[Store]:
         store.close()
         server.kill()
         server.communicate()
+
+
+def put(folder: Path, url: str) -> None:
+    """Copy a folder into the store."""
+    target = resolve(url)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            target.fs.pipe_file(f"{url}/{path.relative_to(folder)}", path.read_bytes())
+    target.fs.invalidate_cache()

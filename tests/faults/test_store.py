@@ -15,7 +15,7 @@ import pytest
 
 from emolib import archive
 from emolib.archive.verification import verify
-from tests.faults.proxy import Fault, Store, object_store
+from tests.faults.proxy import Fault, Store, object_store, put
 from tests.faults.world import PATIENCE_S, assert_whole, files_of, job, run_apart, wait_for
 from tests.jobs.conftest import tables
 
@@ -41,14 +41,6 @@ def bucket(store: Store) -> str:
     return f"s3://{name}"
 
 
-def _put(folder: Path, url: str) -> None:
-    system = fsspec.filesystem("s3")
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            system.pipe_file(f"{url}/{path.relative_to(folder)}", path.read_bytes())
-    system.invalidate_cache()
-
-
 @pytest.mark.fault
 def test_real_calls_and_broken_files_from_a_store(
     shared: Path, model: Path, store: Store, bucket: str, tmp_path: Path
@@ -57,7 +49,7 @@ def test_real_calls_and_broken_files_from_a_store(
     for name in ("calls", "broken"):
         shutil.copytree(shared / name, tmp_path / "archive/2024-05-01" / name)
     count = files_of(tmp_path / "archive")
-    _put(tmp_path / "archive", f"{bucket}/archive")
+    put(tmp_path / "archive", f"{bucket}/archive")
     common = ("--model", model, "--workers", "2", "--failure-budget", "1")
     for root, out in ((tmp_path / "archive", tmp_path / "P"), (f"{bucket}/archive", f"{bucket}/P")):
         code, ended, said = run_apart("score", root, "--out", out, *common, environment=store.environment)
@@ -79,7 +71,7 @@ def test_a_store_that_fails_for_a_moment(
     fault: Fault, calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
 ) -> None:
     """Requests that fail are sent again: nobody notices."""
-    _put(calls, f"{bucket}/archive")
+    put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
     with job("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common, environment=store.environment) as running:
         wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
@@ -96,7 +88,7 @@ def test_a_store_that_answers_nothing_for_minutes(
     calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
 ) -> None:
     """Every request waits for its time-out, and is sent again: the run takes longer, and that is all."""
-    _put(calls, f"{bucket}/archive")
+    put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
     with job("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common, environment=store.environment) as running:
         wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
@@ -113,7 +105,7 @@ def test_a_store_that_answers_nothing_for_minutes(
 @pytest.mark.fault
 def test_a_store_that_is_down_for_long(calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path) -> None:
     """The run ends, says what to do, and the next one goes on."""
-    _put(calls, f"{bucket}/archive")
+    put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
     command = ("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common)
     with job(*command, environment=store.environment) as running:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -210,3 +213,64 @@ def test_a_shard_that_is_lost_or_rotten_is_found(tmp_path: Path) -> None:
     lost, unreadable = verify(FeatureStore.open(tmp_path / "S.zarr"))
     assert "rows 0 to 3 hold zeros" in lost
     assert "rows 4 to 7 can't be read" in unreadable
+
+
+class _Code:
+    """What runs as soon as somebody unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return _run, ("unpickled",)
+
+
+def _run(said: str) -> None:
+    raise AssertionError(said)
+
+
+def _of_version_2(array: Path) -> None:
+    """Objects in a pickle, as zarr 2 kept them."""
+    filters = [{"id": "pickle", "protocol": 5}]
+    of_array = {"zarr_format": 2, "shape": [10], "chunks": [10], "dtype": "|O", "order": "C", "filters": filters}
+    (array / "zarr.json").unlink()
+    (array / ".zarray").write_text(json.dumps(of_array | {"compressor": None, "fill_value": None}))
+    (array / "0").write_bytes(pickle.dumps(_Code()))
+
+
+def _changed(**values: object) -> Callable[[Path], None]:
+    def change(array: Path) -> None:
+        stored = json.loads((array / "zarr.json").read_text())
+        (array / "zarr.json").write_text(json.dumps(stored | values))
+        (array / "c").mkdir(exist_ok=True)
+        for chunk in ("0", "1", "2"):
+            (array / "c" / chunk).write_bytes(pickle.dumps(_Code()))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        _of_version_2,
+        _changed(codecs=[{"name": "bytes"}, {"name": "numcodecs.pickle", "configuration": {}}]),
+        _changed(codecs=[{"name": "numcodecs.pickle", "configuration": {"protocol": 5}}]),
+        _changed(data_type="object"),
+        _changed(data_type="int64"),
+        lambda array: (array / "zarr.json").write_text("{"),
+    ],
+)
+def test_a_store_holds_numbers_and_no_objects(changes: Callable[[Path], None], tmp_path: Path) -> None:
+    """Nothing that lies there is unpickled: one line says what was found."""
+    created(tmp_path / "S.zarr")
+    changes(tmp_path / "S.zarr/status")
+    store = FeatureStore.open(tmp_path / "S.zarr")
+    with pytest.raises(
+        SettingsError, match=r"array status.* expected a store as `emolib extract` writes it"
+    ) as refused:
+        store.status()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_damaged_group_is_said_in_one_line(tmp_path: Path) -> None:
+    created(tmp_path / "S.zarr")
+    (tmp_path / "S.zarr/zarr.json").write_text("{")
+    with pytest.raises(SettingsError, match="can't be read as a Zarr group"):
+        FeatureStore.open(tmp_path / "S.zarr")

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from distributed import Client
 from distributed.security import Security
@@ -167,3 +169,19 @@ def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
         spec: Any = cluster_spec(str(_spec(tmp_path, f'kind = "{kind}"\n{more}')))
         with pytest.raises(SettingsError, match=r"pip install 'emolib\["), connect(spec):
             pass
+
+
+def test_on_this_machine_nothing_listens_beyond_loopback(cluster: tuple[str, str]) -> None:
+    """Scheduler and dashboard (this process), workers and their nannies (its children)."""
+    with Client(cluster[1]) as client:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        heard = [
+            connection.laddr
+            for process in processes
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        dashboard = urlsplit(client.dashboard_link)
+        workers = {urlsplit(address).port for address in client.scheduler_info(n_workers=-1)["workers"]}
+    assert {address.ip for address in heard} <= {"127.0.0.1", "::1"}
+    assert {dashboard.port, *workers} <= {address.port for address in heard}

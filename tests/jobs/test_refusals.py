@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -165,3 +166,58 @@ def test_places_that_cannot_be(corpus: Path, calls: Path, model: Path, tmp_path:
     refused(run_emolib("score", calls, "--model", "bogus://x", "--out", tmp_path / "P"), "bogus://x", "expected")
     (tmp_path / "file").write_text("keep me")
     refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "file" / "P"), "file")
+
+
+SECRET = "wJalrXUtnFEMIK7MDENG"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://AKIAEXAMPLE:{SECRET}@bucket/calls",
+        f"s3://AKIAEXAMPLE:a/{SECRET}@bucket/calls",
+        f"https://user:{SECRET}@host.invalid/calls",
+        f"https://{SECRET}@host.invalid/calls",
+        f"https://host.invalid/calls?X-Amz-Credential=a&X-Amz-Signature={SECRET}",
+        f"az://container/calls?sv=2024&sig={SECRET}",
+        f"ftp://user:{SECRET}@host.invalid/calls",
+        f"simplecache::s3://AKIAEXAMPLE:{SECRET}@bucket/calls",
+    ],
+)
+def test_a_url_with_credentials(
+    url: str, calls: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It would be written down with the results: one line says how credentials are given, and does not repeat them."""
+    out, used = tmp_path / "out", ("--model", model, "--workers", "1")
+    asked = (
+        ("score", url, "--out", out, *used),
+        ("score", calls, "--out", url, *used),
+        ("score", calls, "--out", out, "--model", url),
+        ("score", calls, "--out", out, *used, "--calls-table", url),
+        ("score", calls, "--out", out, *used, "--known-audio", url),
+        ("score", calls, "--out", out, *used, "--pseudonyms", url),
+        ("nightly", calls, "--out", out, *used, "--report", url),
+        ("nightly", calls, "--out", out, *used, "--metrics", url),
+        ("--log-format", "json", "nightly", url, "--out", out, *used),
+        ("extract", url, "--store", out),
+        ("extract", calls, "--store", url),
+        ("train", url, "--task", "emotion3", "--model", out),
+        ("verify", url),
+        ("report", url, "--out", out),
+        ("export", url, "--out", out),
+        ("erase", url, "--call-id", "17"),
+        ("explore", url, "--out", out),
+        ("known-audio", url, "--out", tmp_path / "known.npz"),
+    )
+    for command in asked:
+        ended = run_emolib(*command)
+        refused(ended, "with credentials in it found", "environment, profile or role")
+        assert SECRET not in json.dumps(ended.summary), command
+    assert not list(tmp_path.iterdir())
+    assert SECRET not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(("url", "module", "extra"), [("gs://b/a", "gcsfs", "gs"), ("az://c/a", "adlfs", "az")])
+def test_a_store_whose_package_is_missing(url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    refused(run_emolib("verify", url), module, f"pip install 'emolib[{extra}]'")
