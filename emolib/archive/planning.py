@@ -81,7 +81,7 @@ class Planner:
             yield
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             said = str(error).partition("\n")[0]
-            what = f"no room left to plan in, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
+            what = f"no room to plan in, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
             raise OSError(errno.ENOSPC, what, str(self._folder)) from error
 
     def _look_at_known(self) -> None:

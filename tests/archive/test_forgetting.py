@@ -36,7 +36,7 @@ def _everything(pred: Path) -> str:
 
 def _due(pred: Path, archive: Path, choice: Choice | None = None) -> list[str]:
     listing = forgetting.without_buried(pred, pd.DataFrame(list(list_recordings(archive))))
-    return plan(listing.itertuples(), known(pred), block_s=1e6, choice=choice)["uri"].tolist()
+    return plan(listing.itertuples(index=False), known(pred), block_s=1e6, choice=choice)["uri"].tolist()
 
 
 def _erase(pred: Path, call_id: str) -> int:

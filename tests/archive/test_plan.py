@@ -47,7 +47,7 @@ def test_a_plan_holds_each_unknown_recording_once_in_blocks_of_one_date(
     listing = _listing(files)
     is_known = data.draw(st.lists(st.booleans(), min_size=len(listing), max_size=len(listing)))
     known = _known(listing[np.array(is_known, bool)])
-    planned = plan(listing.itertuples(), known, block_s=block_s, max_recordings=most)
+    planned = plan(listing.itertuples(index=False), known, block_s=block_s, max_recordings=most)
 
     assert list(planned.columns) == PLAN_SCHEMA.names
     assert sorted(planned["recording_id"]) == sorted(set(listing["recording_id"]) - set(known["recording_id"]))
@@ -58,14 +58,14 @@ def test_a_plan_holds_each_unknown_recording_once_in_blocks_of_one_date(
         assert len(block) == 1 or block["estimated_s"].sum() <= block_s * (1 + 1e-9)
 
     order = data.draw(st.permutations(range(len(listing))))
-    shuffled = plan(listing.iloc[order].itertuples(), known, block_s=block_s, max_recordings=most)
+    shuffled = plan(listing.iloc[order].itertuples(index=False), known, block_s=block_s, max_recordings=most)
     pd.testing.assert_frame_equal(planned, shuffled)
 
 
 def test_two_spellings_of_one_name_are_refused() -> None:
     listing = _listing({"caf\u00e9.wav": (1, 0.0), "cafe\u0301.wav": (1, 0.0)})
     with pytest.raises(SettingsError, match="NFC"):
-        plan(listing.itertuples(), _known(listing[:0]), block_s=60)
+        plan(listing.itertuples(index=False), _known(listing[:0]), block_s=60)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_two_spellings_of_one_name_are_refused() -> None:
 )
 def test_where_nothing_is_new_nothing_is_chosen(choice: Choice) -> None:
     listing = pd.DataFrame([("a", "2024-05-01/a.wav", "1", 960_000, 0.0)], columns=_COLUMNS)
-    assert plan(listing.itertuples(), _known(listing), block_s=600.0, choice=choice).empty
+    assert plan(listing.itertuples(index=False), _known(listing), block_s=600.0, choice=choice).empty
 
 
 def test_of_two_rows_of_a_recording_the_one_that_was_tried_most_often_counts() -> None:
@@ -89,7 +89,7 @@ def test_a_folder_without_room_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     listing = pa.concat_tables(described(Recording(recording_id(uri), uri, "1", 1, 0.0) for uri in uris))
     (folder := tmp_path / "folder").touch()  # nothing can be written below a file
     planner = Planner(listing, KNOWN.empty_table(), folder=folder)
-    with pytest.raises(OSError, match=r"no room left to plan in.*TMPDIR") as raised:
+    with pytest.raises(OSError, match=r"no room to plan in.*TMPDIR") as raised:
         planner.taken(Choice(limit_s=0.5, backfill_s=0.25))
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(folder))
 
