@@ -12,7 +12,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 
 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 3 minutes)"
-	@echo "make test       the tests (8 minutes on two cores)"
+	@echo "make test       the tests (12 minutes on two cores)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour)"
 	@echo "make test-clusters  real sshd, Slurm, network namespaces, where they are installed (5 minutes)"

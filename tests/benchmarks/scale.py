@@ -158,7 +158,16 @@ def _listed(count: int) -> Iterator[Recording]:
 def _cluster() -> Iterator[tuple[Client, psutil.Process]]:
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "scheduler.json"
-        own = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(place))
+        own = (
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            str(place),
+        )
         command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *own]
         scheduler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         stack.callback(scheduler.wait)

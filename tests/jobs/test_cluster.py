@@ -66,7 +66,7 @@ def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         for name, file in (("--tls-ca-file", CA), ("--tls-cert", CERTIFICATE), ("--tls-key", KEY))
         for argument in (name, str(certificates / file))
     ]
-    own = ("--host", "127.0.0.1", "--no-dashboard")
+    own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     up = r"Scheduler at: +(tls://127.0.0.1:\d+)"
     with _process("scheduler", "--protocol", "tls", "--port", "0", *own, *tls, until=up, folder=folder) as address:
         worker = ("worker", address, "--nthreads", "1", "--nworkers", "2", "--memory-limit", "2GiB", *own, *tls)
