@@ -35,6 +35,13 @@ PROCESSES: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ONE_THREAD.items()},
 }
+# Beyond this machine a scheduler answers health and measures by HTTP, and shows no pages: whoever reaches it would read
+# them, certificates or not.
+_ELSEWHERE = {
+    **PROCESSES,
+    "distributed.scheduler.http.routes": ["distributed.http.health", "distributed.http.scheduler.prometheus"],
+    "distributed.worker.http.routes": ["distributed.http.health", "distributed.http.worker.prometheus"],
+}
 _NO_DASHBOARD = {"dashboard": False}
 _AGAIN_S = 2.0  # between attempts to make what is being deleted
 
@@ -49,7 +56,7 @@ def ssh(spec: Ssh) -> AbstractContextManager[Client]:
     if spec.key is not None:
         how["client_keys"] = [str(Path(spec.key).expanduser())]
     scheme = "tcp" if spec.tls is False else "tls"
-    with dask.config.set({**PROCESSES, **security_settings(spec.tls)}):  # the other machines inherit it
+    with dask.config.set({**_ELSEWHERE, **security_settings(spec.tls)}):  # the other machines inherit it
         cluster = _started(
             "ssh",
             lambda: SSHCluster(
@@ -74,7 +81,7 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
     """Start a scheduler here, and workers as jobs of Slurm."""
     jobqueue = _library("dask_jobqueue", extra="slurm")
     per_job = spec.workers_per_job
-    with dask.config.set(PROCESSES):
+    with dask.config.set(_ELSEWHERE):
         cluster = _started(
             "slurm",
             lambda: jobqueue.SLURMCluster(
@@ -98,7 +105,7 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
     if spec.workers is not None:
         cluster.scale(jobs=-(-spec.workers // per_job))
     else:
-        cluster.adapt(minimum=spec.minimum or 0, maximum=spec.maximum)
+        cluster.adapt(minimum=spec.minimum or 1, maximum=spec.maximum)
     return _client(cluster, wait_s=spec.wait_s)
 
 
@@ -111,7 +118,7 @@ def srun(spec: Srun) -> Iterator[Client]:
     host = get_ip_interface(spec.interface) if spec.interface else socket.getfqdn()
     scheme = "tcp" if spec.tls is False else "tls"
     with (
-        dask.config.set(PROCESSES),
+        dask.config.set(_ELSEWHERE),
         LocalCluster(
             n_workers=0,
             host=f"{scheme}://{host}",
@@ -207,14 +214,14 @@ def cloud(spec: Cloud) -> AbstractContextManager[Client]:
     library = _library(module, extra=spec.provider)
     options = {
         **spec.options,
-        "n_workers": spec.workers or spec.minimum or 0,
+        "n_workers": spec.workers or spec.minimum or 1,
         "security": spec.tls is not False,
         "env_vars": {**ONE_THREAD, **spec.options.get("env_vars", {})},
         "worker_options": {"nthreads": 1, "memory_limit": spec.memory, **spec.options.get("worker_options", {})},
     }
     cluster = _started(spec.provider, lambda: getattr(library, name)(**options))
     if spec.workers is None:
-        cluster.adapt(minimum=spec.minimum or 0, maximum=spec.maximum)
+        cluster.adapt(minimum=spec.minimum or 1, maximum=spec.maximum)
     return _client(cluster, wait_s=spec.wait_s)
 
 

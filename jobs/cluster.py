@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib.util import find_spec
 from typing import Annotated
 
 import dask
@@ -17,7 +18,7 @@ from jobs import backends
 from jobs.console import say
 from jobs.security import security
 from jobs.specs import Address, Cloud, ClusterSpec, Kubernetes, Local, Slurm, Srun, Ssh
-from jobs.workers import ONE_THREAD, prepare
+from jobs.workers import ONE_THREAD, prepared
 
 # What `--cluster` means on every command that fans work out.
 ClusterOption = Annotated[
@@ -55,10 +56,11 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
             opened = backends.kubernetes(spec)
         case Cloud():
             opened = backends.cloud(spec)
-    with opened as client:
-        prepare(client)
-        if client.dashboard_link:
-            say(f"dashboard: {client.dashboard_link}")
+    with opened as client, prepared(client):
+        # Those that a job starts elsewhere have no pages: nobody would ask who reads them.
+        if client.dashboard_link and isinstance(spec, Local | Address):
+            without = "" if find_spec("bokeh") else " (where bokeh is installed)"
+            say(f"dashboard: {client.dashboard_link}{without}")
         yield client
 
 

@@ -15,7 +15,7 @@ from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute, resolve, try_writing
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
-from jobs.specs import cluster_spec
+from jobs.specs import ClusterSpec, Kubernetes, cluster_spec
 from jobs.workers import memory_limit, versions
 
 _TRIED = 20  # recordings
@@ -73,12 +73,17 @@ def _here(*, archive: str | None, model: str | None, out: str | None) -> Iterato
         yield _check("output", lambda: write_to(out))
 
 
+def _beside_others(spec: ClusterSpec) -> ClusterSpec:
+    """Never take the place of a cluster that is at work: no lock is held."""
+    return spec.model_copy(update={"replace": False}) if isinstance(spec, Kubernetes) else spec
+
+
 def _there(
     cluster: str | None, workers: int | None, *, archive: str | None, model: str | None, out: str | None
 ) -> Iterator[_Check]:
     """Look at a cluster, and let each of its workers look at what it must reach."""
     try:
-        with connect(cluster_spec(cluster, workers=workers)) as client:
+        with connect(_beside_others(cluster_spec(cluster, workers=workers))) as client:
             limit, count = memory_limit(client), len(client.scheduler_info(n_workers=-1)["workers"])
             room = "no memory limit" if limit is None else f"{limit / 2**30:.1f} GiB"
             yield _Check("cluster", True, f"{count} workers of these versions, the smallest with {room}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
-_PREFIX, _LOCK = "emolib-", "held"
+_PREFIX, _LOCK = "emolib-job-", "emolib.lock"
 _NEW_S = 60.0  # a folder may be without its lock for a moment
 
 
@@ -32,9 +32,9 @@ def scratch() -> Iterator[Path]:
 def _sweep() -> None:
     for lock in Path(gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         try:
-            found = lock.stat()
-            if found.st_uid == os.getuid() and time.time() - found.st_mtime > _NEW_S:
-                with lock.open() as held:
+            with open(os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as held:  # no pipe, which waits
+                found = os.fstat(held.fileno())
+                if found.st_uid == os.getuid() and time.time() - found.st_mtime > _NEW_S:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(lock.parent, ignore_errors=True)
         except OSError:  # a job holds it, or another one has just removed it

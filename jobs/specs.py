@@ -108,7 +108,7 @@ class _Scaled(_Started):
     """
 
     workers: int | None = Field(default=None, ge=1)
-    minimum: int | None = Field(default=None, ge=0)
+    minimum: int | None = Field(default=None, ge=1)
     maximum: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from distributed import Client, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from emolib import __version__
 from emolib.errors import SettingsError
 
 # One task per process and one thread per task: more threads in BLAS or OpenMP only get into each other's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+_PLUGIN = "emolib-prepared-"
 # Those that decide numbers, or what is sent between processes: they must be the same everywhere.
-_COMPARED = ("emolib", "dask", "distributed", "cloudpickle", "numpy", "scipy", "onnxruntime", "soxr", "pyarrow")
+_COMPARED = (
+    *("dask", "distributed", "cloudpickle", "numpy", "scipy", "pyarrow"),
+    *("onnxruntime", "soxr", "soundfile", "av", "webrtcvad-wheels"),
+)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a job and its workers must share; of Python the first two numbers."""
-    found = {"python": ".".join(map(str, sys.version_info[:2]))}
+    """Return the versions that a job and its workers must share: of Python two numbers, of emolib its code."""
+    found = {"python": ".".join(map(str, sys.version_info[:2])), "emolib": _code()}
     for name in _COMPARED:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "none"
     return found
+
+
+@cache
+def _code() -> str:
+    """Return a hash of emolib's code: a version's number stays while that is worked on."""
+    found = hashlib.blake2b(digest_size=8)
+    root = Path(__file__).parents[1]
+    for path in sorted(path for package in ("emolib", "jobs") for path in (root / package).rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return f"{__version__} ({found.hexdigest()})"
 
 
 class Prepared(WorkerPlugin):
@@ -39,11 +59,11 @@ class Prepared(WorkerPlugin):
         What `versions` returned in the driver.
     """
 
-    name = "emolib-prepared"
-    idempotent = True
+    idempotent = True  # by its name: jobs of the same versions may share it
 
     def __init__(self, expected: dict[str, str]) -> None:
         self._expected = expected
+        self.name = _PLUGIN + hashlib.blake2b(repr(sorted(expected.items())).encode(), digest_size=8).hexdigest()
 
     def setup(self, worker: Worker) -> None:
         """Check a worker, and pin its threads for the processes that it starts."""
@@ -67,15 +87,33 @@ def differing(found: dict[str, str], expected: dict[str, str]) -> str:
     )
 
 
-def prepare(client: Client) -> None:
-    """See that all workers, and those that come later, are fit for work.
+@contextmanager
+def prepared(client: Client) -> Iterator[None]:
+    """See that all workers, and those that come while the block lasts, are fit for work.
 
     Raises
     ------
     SettingsError
         If one that is there is not.
     """
-    client.register_plugin(Prepared(versions()))
+    plugin = Prepared(versions())
+    for other in client.run_on_scheduler(_plugins):
+        if other != plugin.name:  # of a job that was killed: it would turn away all of today's workers
+            _forget(client, other)
+    try:
+        client.register_plugin(plugin)
+        yield
+    finally:
+        _forget(client, plugin.name)
+
+
+def _plugins(dask_scheduler: Any) -> list[str]:
+    return [name for name in dask_scheduler.worker_plugins if name.startswith(_PLUGIN)]
+
+
+def _forget(client: Client, plugin: str) -> None:
+    with suppress(ValueError, OSError, TimeoutError):  # another job was first, or the scheduler is gone
+        client.unregister_worker_plugin(plugin)
 
 
 def memory_limit(client: Client) -> int | None:

@@ -79,6 +79,10 @@ class Planner:
     def _room(self) -> Iterator[None]:
         try:
             yield
+        except (duckdb.InterruptException, RuntimeError) as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from error  # which DuckDB took for its own
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             said = str(error).partition("\n")[0]
             what = f"no room to plan in, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
@@ -166,7 +170,11 @@ class Planner:
         taken, blocks = self._taken(choice).order("date, uri"), _Blocks(block_s, max_recordings)
         with self._room():
             reader = taken.to_arrow_reader(_BATCH)
-        for batch in reader:
+        while True:
+            with self._room():
+                batch = next(reader, None)
+            if batch is None:
+                return
             rows = pa.Table.from_batches([batch])
             columns = dict(zip(rows.column_names, rows.columns, strict=True))
             columns["block"] = pa.array(

@@ -1,5 +1,8 @@
 import errno
 import math
+import os
+import signal
+import threading
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
@@ -92,6 +95,27 @@ def test_a_folder_without_room_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match=r"no room to plan in.*TMPDIR") as raised:
         planner.taken(Choice(limit_s=0.5, backfill_s=0.25))
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(folder))
+
+
+def test_who_stops_a_job_while_it_plans_interrupts_it(tmp_path: Path) -> None:
+    uris = map("2024-05-01/{}.wav".format, range(10**5))
+    listing = pa.concat_tables(described(Recording(recording_id(uri), uri, "1", 1, 0.0) for uri in uris))
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        for seconds in (0.1, 0.3, 0.5):
+            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR1))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                _plan_for_ever(Planner(listing, KNOWN.empty_table(), folder=tmp_path))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _plan_for_ever(planner: Planner) -> None:
+    while True:
+        planner.taken(Choice(limit_s=1.0))
+        for _ in planner.plan(Choice(), block_s=1.0):
+            pass
 
 
 _DAYS = ["2024-05-01", "2024-05-02", "2024-05-03", "undated"]

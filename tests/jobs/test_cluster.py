@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -22,10 +23,11 @@ from emolib.errors import SettingsError
 from jobs.cluster import connect
 from jobs.security import CA, CERTIFICATE, KEY
 from jobs.specs import cluster_spec
-from jobs.workers import Prepared, memory_limit, versions
+from jobs.workers import memory_limit, versions
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
-_CLUSTERS = Path(__file__).parents[2] / "cluster"
+_ROOT = Path(__file__).parents[2]
+_CLUSTERS = _ROOT / "cluster"
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +137,30 @@ def test_certificates_are_for_their_owner_alone(certificates: Path) -> None:
     assert (refused.exit_code, "exists" in refused.summary["error"]) == (2, True)
 
 
-def test_a_worker_with_other_versions_is_refused(cluster: tuple[str, str]) -> None:
+def test_a_worker_with_other_versions_is_refused(cluster: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    address: Any = cluster_spec(cluster[1])
+    with connect(address), monkeypatch.context() as patched:  # a job of another version, beside this one
+        patched.setattr("jobs.workers.versions", lambda: {**versions(), "numpy": "1.0"})
+        with (
+            pytest.raises(SettingsError, match=r"numpy .*, expected 1\.0; install the driver's versions there"),
+            connect(address),
+        ):
+            pass
     with Client(cluster[1]) as client:
-        other = Prepared({**versions(), "numpy": "1.0"})
-        other.name = "other"
-        with pytest.raises(SettingsError, match=r"numpy .*, expected 1\.0; install the driver's versions there"):
-            client.register_plugin(other)
-        client.unregister_worker_plugin("other")
+        assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins)) == ["shuffle"]
+
+
+def test_code_that_differs_is_another_version(tmp_path: Path) -> None:
+    for package in ("emolib", "jobs"):
+        shutil.copytree(_ROOT / package, tmp_path / package)
+    (tmp_path / "emolib/errors.py").write_text((_ROOT / "emolib/errors.py").read_text() + "\n")
+    asked = [sys.executable, "-c", "from jobs.workers import versions; print(versions()['emolib'])"]
+    there, here = (
+        subprocess.run(asked, cwd=place, capture_output=True, text=True, check=True).stdout
+        for place in (tmp_path, _ROOT)
+    )
+    assert there.split()[0] == here.split()[0]
+    assert there != here
 
 
 def test_workers_without_room_are_refused(

@@ -32,10 +32,11 @@ def test_what_a_killed_job_left_goes_and_what_another_one_holds_stays(
     for job in jobs:
         assert job.stdout is not None
         folders.append(Path(job.stdout.readline().strip()))
-        os.utime(folders[-1] / "held", (0, 0))  # long ago
+        os.utime(folders[-1] / "emolib.lock", (0, 0))  # long ago
     jobs[0].kill()
     jobs[0].wait()
-    (other := tmp_path / "emolib-of-somebody").mkdir()
+    (other := tmp_path / "emolib-job-of-somebody").mkdir()
+    os.mkfifo(other / "emolib.lock")
     with scratch() as own:
         assert own.is_dir()
         assert not folders[0].exists()
