@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,11 +68,11 @@ class Planner:
 
     def __init__(self, listing: Path | pa.Table, known: Path | pa.Table, *, folder: Path) -> None:
         self._folder = folder
-        self._database = duckdb.connect(config={**_SETTINGS, "temp_directory": str(folder)})
-        for name, rows in (("listing", listing), ("every_known", known)):
-            stored = self._database.read_parquet(str(rows)) if isinstance(rows, Path) else rows
-            self._database.register(name, stored)
         with self._room():
+            self._database = duckdb.connect(config={**_SETTINGS, "temp_directory": str(folder)})
+            for name, rows in (("listing", listing), ("every_known", known)):
+                stored = self._database.read_parquet(str(rows)) if isinstance(rows, Path) else rows
+                self._database.register(name, stored)
             self._refuse_twins()
             self._look_at_known()
 
@@ -79,12 +80,12 @@ class Planner:
     def _room(self) -> Iterator[None]:
         try:
             yield
-        except (duckdb.InterruptException, RuntimeError) as error:
-            if "interrupted" not in str(error).lower():
-                raise
-            raise KeyboardInterrupt from error  # which DuckDB took for its own
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        except (duckdb.Error, RuntimeError) as error:
             said = str(error).partition("\n")[0]
+            if re.search("interrupted|KeyboardInterrupt", said):  # which DuckDB took for its own
+                raise KeyboardInterrupt from error
+            if not isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
+                raise
             what = f"no room to plan in, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
             raise OSError(errno.ENOSPC, what, str(self._folder)) from error
 
@@ -120,11 +121,13 @@ class Planner:
 
     def waiting(self, choice: Choice) -> Waiting:
         """Return how much is due, whether a run takes it or not."""
-        return self._count(self._due(choice))
+        with self._room():
+            return self._count(self._due(choice))
 
     def taken(self, choice: Choice) -> Waiting:
         """Return how much a run takes."""
-        return self._count(self._taken(choice))
+        with self._room():
+            return self._count(self._taken(choice))
 
     def scored_otherwise(self, fingerprint: str) -> int:
         """Return how many rows there are that have another scoring fingerprint."""
@@ -145,8 +148,7 @@ class Planner:
         return {**left, "beyond_limit": found.get(None, 0) - self.taken(choice).recordings}
 
     def _count(self, rows: duckdb.DuckDBPyRelation) -> Waiting:
-        with self._room():
-            (found,) = rows.aggregate("count(*), coalesce(sum(estimated_s), 0.0)").fetchall()
+        (found,) = rows.aggregate("count(*), coalesce(sum(estimated_s), 0.0)").fetchall()
         return Waiting(int(found[0]), float(found[1]))
 
     def plan(self, choice: Choice, *, block_s: float, max_recordings: int = 1000) -> Iterator[pa.Table]:
@@ -167,9 +169,9 @@ class Planner:
         pyarrow.Table
             With `PLAN_SCHEMA`; block counts from 0, date is an ISO date.
         """
-        taken, blocks = self._taken(choice).order("date, uri"), _Blocks(block_s, max_recordings)
+        blocks = _Blocks(block_s, max_recordings)
         with self._room():
-            reader = taken.to_arrow_reader(_BATCH)
+            reader = self._taken(choice).order("date, uri").to_arrow_reader(_BATCH)
         while True:
             with self._room():
                 batch = next(reader, None)

@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 from emolib.archive import planning
 from emolib.archive.calls import UNKNOWN_DATE, call_date
 from emolib.archive.duplicates import orphans
-from emolib.archive.listing import described
+from emolib.archive.listing import described, store
 from emolib.archive.plan import KNOWN, PLAN_SCHEMA, Choice
 from emolib.archive.planning import Planner, plan
 from emolib.errors import Code, SettingsError
@@ -99,7 +99,8 @@ def test_a_folder_without_room_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_who_stops_a_job_while_it_plans_interrupts_it(tmp_path: Path) -> None:
     uris = map("2024-05-01/{}.wav".format, range(10**5))
-    listing = pa.concat_tables(described(Recording(recording_id(uri), uri, "1", 1, 0.0) for uri in uris))
+    recordings = (Recording(recording_id(uri), uri, "1", 1, 0.0) for uri in uris)
+    listing = store(described(recordings), tmp_path / "listing.parquet").place
     before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
         for seconds in (0.1, 0.3, 0.5):
