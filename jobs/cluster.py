@@ -18,7 +18,7 @@ from jobs import backends
 from jobs.console import say
 from jobs.security import security
 from jobs.specs import Address, Cloud, ClusterSpec, Kubernetes, Local, Slurm, Srun, Ssh
-from jobs.workers import ONE_THREAD, prepared
+from jobs.workers import ONE_THREAD, same_versions
 
 # What `--cluster` means on every command that fans work out.
 ClusterOption = Annotated[
@@ -56,7 +56,7 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
             opened = backends.kubernetes(spec)
         case Cloud():
             opened = backends.cloud(spec)
-    with opened as client, prepared(client):
+    with opened as client, same_versions(client):
         # Those that a job starts elsewhere have no pages: nobody would ask who reads them.
         if client.dashboard_link and isinstance(spec, Local | Address):
             without = "" if find_spec("bokeh") else " (where bokeh is installed)"

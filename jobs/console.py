@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from emolib.credentials import locked_out
 from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
-from emolib.storage import locked_out
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1

@@ -21,8 +21,7 @@ _TIMES_REAL_TIME = 1000.0  # seconds of sound that a core scores in a second, un
 
 def show_plan(task: Task, *, job: str) -> Result:
     """Say what would be done."""
-    open_runs, waiting = ledger.open_runs(task.out), task.waiting().recordings
-    gaps, sample = Gaps(task.sources), _Sample()
+    open_runs, gaps, sample = ledger.open_runs(task.out), Gaps(task.sources), _Sample()
     by_date: dict[str, list[float]] = {}
     recordings = again = blocks = 0
     for rows in gaps.counted(task.plan()):
@@ -43,6 +42,7 @@ def show_plan(task: Task, *, job: str) -> Result:
         [[date, int(count), seconds / 3600] for date, (count, seconds) in sorted(by_date.items())],
     )
     skipped = {reason: count for reason, count in task.skipped().items() if count}
+    later = sum(count for reason, count in skipped.items() if reason not in ("erased", "beyond_retention"))
     if skipped:
         table("left, and why", ["why", "recordings"], [[_WHY[reason], count] for reason, count in skipped.items()])
     if task.find_duplicates:
@@ -61,8 +61,8 @@ def show_plan(task: Task, *, job: str) -> Result:
             "listed": task.listing.recordings,
             "to_score": recordings,
             "scored_again": again,
-            "scored_before": task.listing.recordings - waiting,
-            "left_for_later": waiting - recordings - skipped.get("beyond_retention", 0),
+            "scored_before": task.listing.recordings - recordings - later - skipped.get("beyond_retention", 0),
+            "left_for_later": later,
             "skipped": skipped,
             "memory": {"worker_bytes": SCORING_MEMORY, "recording": task.config.limits.recording_memory},
             **gaps.found,

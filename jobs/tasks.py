@@ -21,7 +21,7 @@ from emolib.archive.forgetting import without_buried
 from emolib.archive.listing import StoredListing, described, store
 from emolib.archive.metadata import Sources
 from emolib.archive.plan import Choice
-from emolib.archive.planning import Planner, Waiting
+from emolib.archive.planning import Planner
 from emolib.archive.promotion import successor
 from emolib.archive.pseudonyms import Pseudonyms
 from emolib.archive.run_settings import RunConfig, run_config, scoring_fingerprint, shadow_of
@@ -68,10 +68,6 @@ class Task:
     sources: Sources
     find_duplicates: bool
     pseudonyms: Pseudonyms | None
-
-    def waiting(self) -> Waiting:
-        """Return how much is due, whether a run takes it or not."""
-        return self._planner().waiting(self.choice)
 
     def skipped(self) -> dict[str, int]:
         """Return how many recordings a run that would begin now would leave, by the reason."""

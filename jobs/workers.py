@@ -21,7 +21,7 @@ from emolib.errors import SettingsError
 # One task per process and one thread per task: more threads in BLAS or OpenMP only get into each other's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
-_PLUGIN = "emolib-prepared-"
+_PLUGIN = "emolib-versions-"
 # Those that decide numbers, or what is sent between processes: they must be the same everywhere.
 _COMPARED = (
     *("dask", "distributed", "cloudpickle", "numpy", "scipy", "pyarrow"),
@@ -50,7 +50,7 @@ def _code() -> str:
     return f"{__version__} ({found.hexdigest()})"
 
 
-class Prepared(WorkerPlugin):
+class SameVersions(WorkerPlugin):
     """A worker with the driver's versions and one thread; another one ends with a line that says what differs.
 
     Parameters
@@ -88,7 +88,7 @@ def differing(found: dict[str, str], expected: dict[str, str]) -> str:
 
 
 @contextmanager
-def prepared(client: Client) -> Iterator[None]:
+def same_versions(client: Client) -> Iterator[None]:
     """See that all workers, and those that come while the block lasts, are fit for work.
 
     Raises
@@ -96,7 +96,7 @@ def prepared(client: Client) -> Iterator[None]:
     SettingsError
         If one that is there is not.
     """
-    plugin = Prepared(versions())
+    plugin = SameVersions(versions())
     for other in client.run_on_scheduler(_plugins):
         if other != plugin.name:  # of a job that was killed: it would turn away all of today's workers
             _forget(client, other)

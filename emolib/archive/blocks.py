@@ -18,9 +18,9 @@ from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, place_of
+from emolib.credentials import locked_out
 from emolib.errors import EmolibError, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
-from emolib.storage import locked_out
 
 
 def score_block(

@@ -131,7 +131,7 @@ class Planner:
 
     def scored_otherwise(self, fingerprint: str) -> int:
         """Return how many rows there are that have another scoring fingerprint."""
-        query = "select count(*) from every_known where scoring_fingerprint <> $fingerprint"
+        query = "select count(*) from every_known where scoring_fingerprint is distinct from $fingerprint"
         with self._room():
             ((found,),) = self._database.execute(query, {"fingerprint": fingerprint}).fetchall()
         return int(found)
