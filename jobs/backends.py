@@ -74,7 +74,7 @@ def ssh(spec: Ssh) -> AbstractContextManager[Client]:
                 security=security(spec.tls),
             ),
         )
-    return _client(cluster, wait_s=spec.wait_s, workers=len(spec.hosts) * spec.workers_per_host)
+    return _client(cluster, wait_s=spec.wait_s, workers=spec.most_workers)
 
 
 def slurm(spec: Slurm) -> AbstractContextManager[Client]:
@@ -102,6 +102,11 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
                 protocol="tcp://" if spec.tls is False else "tls://",
             ),
         )
+        try:
+            _try_submitting(cluster.job_script())
+        except SettingsError:
+            cluster.close()
+            raise
     if spec.workers is not None:
         cluster.scale(jobs=-(-spec.workers // per_job))
     else:
@@ -109,12 +114,25 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
     return _client(cluster, wait_s=spec.wait_s)
 
 
+def _try_submitting(script: str) -> None:
+    """Ask Slurm whether it would take a job: where it takes none, dask-jobqueue logs that, and waits for workers."""
+    try:
+        asked = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SettingsError(f"sbatch can't be run ({error}), expected a machine that may submit jobs") from error
+    if asked.returncode:
+        said = " ".join(asked.stderr.split())
+        raise SettingsError(
+            f"Slurm takes no such job: {said}; change partition, account, walltime, … in the cluster file"
+        )
+
+
 @contextmanager
 def srun(spec: Srun) -> Iterator[Client]:
     """Start a scheduler here, and workers as a step of the allocation that this process runs in."""
     if "SLURM_JOB_ID" not in os.environ:
         raise SettingsError('no allocation of Slurm found, expected one around a cluster of kind = "srun": use sbatch')
-    workers = spec.workers or int(os.environ.get("SLURM_NTASKS", "1"))
+    workers = spec.most_workers
     host = get_ip_interface(spec.interface) if spec.interface else socket.getfqdn()
     scheme = "tcp" if spec.tls is False else "tls"
     with (

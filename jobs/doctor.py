@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from emolib import __version__
+from emolib.credentials import locked_out
 from emolib.errors import AudioError, EmolibError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
@@ -16,7 +17,7 @@ from emolib.storage import absolute, resolve, try_writing
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
 from jobs.specs import ClusterSpec, Kubernetes, cluster_spec
-from jobs.workers import memory_limit, versions
+from jobs.workers import memory_limit, versions, workers_of
 
 _TRIED = 20  # recordings
 
@@ -51,11 +52,11 @@ def doctor(
     out
         Where predictions are to lie: a file is written there and removed.
     """
-    is_new = out is not None and not resolve(out).exists()
+    is_new = out is not None and not _is_there(out)
     checks = [_Check("emolib", True, f"{__version__}, " + ", ".join(f"{n} {v}" for n, v in versions().items()))]
     checks += _here(archive=archive, model=model, out=out)
     checks += _there(cluster, workers, archive=archive, model=model, out=out)
-    if out is not None and is_new and resolve(out).exists():  # by now no worker is at it
+    if out is not None and is_new and _is_there(out):  # by now no worker is at it
         resolve(out).rmdir()
     for check in checks:
         say(f"{'well' if check.is_well else 'ILL '}  {check.name}: {check.found}")
@@ -84,7 +85,7 @@ def _there(
     """Look at a cluster, and let each of its workers look at what it must reach."""
     try:
         with connect(_beside_others(cluster_spec(cluster, workers=workers))) as client:
-            limit, count = memory_limit(client), len(client.scheduler_info(n_workers=-1)["workers"])
+            limit, count = memory_limit(client), len(workers_of(client))
             room = "no memory limit" if limit is None else f"{limit / 2**30:.1f} GiB"
             yield _Check("cluster", True, f"{count} workers of these versions, the smallest with {room}")
             for name, look, place in (
@@ -135,6 +136,20 @@ def _check(name: str, look: Callable[[], str]) -> _Check:
         return _Check(name, True, look())
     except (EmolibError, OSError) as error:
         return _Check(name, False, _line(error))
+    except Exception as error:  # a store's client may raise anything
+        if (locked := locked_out(error)) is None:
+            raise
+        return _Check(name, False, _line(locked))
+
+
+def _is_there(place: str) -> bool:
+    """Return whether a place is there; what can't be asked is left as it is."""
+    try:
+        return resolve(place).exists()
+    except Exception as error:
+        if locked_out(error) is None:
+            raise
+        return True
 
 
 def _line(error: BaseException) -> str:

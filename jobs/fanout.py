@@ -25,10 +25,9 @@ from distributed.scheduler import KilledWorker
 
 from emolib.errors import EmolibError
 from jobs.console import StalledError
+from jobs.workers import GONE, workers_of
 
 R = TypeVar("R")
-
-_GONE = "the cluster's scheduler is gone: start it, and run the same command again; what is done stays done"
 
 # Enough that a worker never waits for the driver, few enough that little is lost when the driver dies.
 _BLOCKS_PER_WORKER = 3
@@ -100,7 +99,7 @@ def fan_out(
             if stop.told and withdrawn < 0:
                 withdrawn = _withdraw(client, under_way)
             if time.monotonic() - counted > _COUNT_WORKERS_EVERY_S:
-                room_in_all = _BLOCKS_PER_WORKER * max(1, _workers(client))
+                room_in_all = _BLOCKS_PER_WORKER * max(1, len(workers_of(client)))
                 counted = time.monotonic()
             room = 0 if stop.told else room_in_all - len(under_way)
             for future, block in _submit(client, function, list(islice(waiting, max(0, room)))):
@@ -179,14 +178,6 @@ def _withdraw(client: Client, under_way: dict[Any, tuple[Future, Block]]) -> int
     return len(idle)
 
 
-def _workers(client: Client) -> int:
-    """Return how many workers there are."""
-    seen = client.scheduler_info(n_workers=-1)
-    if "workers" not in seen:  # the client gave up reaching the scheduler, and is closed
-        raise StalledError(_GONE)
-    return len(seen["workers"])
-
-
 def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> list[tuple[Future, Block]]:
     if not blocks:
         return []
@@ -195,7 +186,7 @@ def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> 
         return list(zip(client.compute(bag.to_delayed(optimize_graph=False)), blocks, strict=True))
     except Exception as error:
         if client.status == "closed":  # it gave up reaching the scheduler a moment ago
-            raise StalledError(_GONE) from error
+            raise StalledError(GONE) from error
         raise
 
 
@@ -210,7 +201,7 @@ def _outcome(future: Future, block: Block) -> Done[Any] | Lost:
         asyncio.CancelledError,
         concurrent.futures.CancelledError,
     ) as error:  # the scheduler that knew of it is gone
-        raise StalledError(_GONE) from error
+        raise StalledError(GONE) from error
     except Exception as error:  # one block must not take the others with it, whatever it met
         return Lost(block, f"{type(error).__name__}: {error}")
     return Done(block, value)

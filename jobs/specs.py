@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -15,11 +16,16 @@ from emolib.errors import SettingsError
 
 TLS_FOLDER = "~/.config/emolib/tls"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LEAST_MEMORY = 100 * 2**20  # a process that has imported Dask and NumPy
+# Of a cluster that somebody else sizes: with more workers, the last blocks of a night keep some of them waiting.
+_SOME_WORKERS = 64
 
 
 def _memory(text: str) -> str:
     """Check a size such as ``2GiB``."""
-    parse_bytes(text)
+    found = parse_bytes(text)
+    if found < _LEAST_MEMORY:
+        raise ValueError(f"{text!r} is {found} bytes, expected room for a process, such as '2GiB'")
     return text
 
 
@@ -41,6 +47,11 @@ class Local(Settings):
     workers: int | None = Field(default=None, ge=1)
     memory: Memory | None = None
 
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be at most."""
+        return self.workers or os.cpu_count() or 1
+
 
 class _Secured(Settings):
     """A cluster whose traffic leaves this machine.
@@ -53,6 +64,11 @@ class _Secured(Settings):
     """
 
     tls: str | Literal[False] | None = None
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be at most; where that is not known here, many."""
+        return _SOME_WORKERS
 
 
 class Address(_Secured):
@@ -69,7 +85,12 @@ class Address(_Secured):
 
     @model_validator(mode="after")
     def _encrypted(self) -> Address:
-        scheme, host = urlsplit(self.address).scheme, urlsplit(self.address).hostname
+        found = urlsplit(self.address)  # whose port may raise, too
+        scheme, host = found.scheme, found.hostname
+        if scheme not in ("tls", "tcp") or host is None or found.port is None:
+            raise ValueError(f"{self.address} is no scheduler's address, expected one such as tls://host:8786")
+        if scheme == "tls" and self.tls is False:
+            raise ValueError(f"tls = false found with {self.address}, expected tcp://, or certificates")
         if scheme != "tls" and self.tls is not False and host not in _LOOPBACK:
             raise ValueError(
                 f"{self.address} is not encrypted, expected tls://, with certificates that `emolib certs` makes, or a "
@@ -119,6 +140,11 @@ class _Scaled(_Started):
             raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
         return self
 
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be at most."""
+        return self.workers or self.maximum or 1
+
 
 class Ssh(_Started):
     """Machines that are reached by SSH: the first one has the scheduler, all have workers.
@@ -140,6 +166,11 @@ class Ssh(_Started):
     port: int | None = None
     key: str | None = None
     known_hosts: str | None = None
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be."""
+        return len(self.hosts) * self.workers_per_host
 
 
 class Slurm(_Scaled):
@@ -187,6 +218,11 @@ class Srun(_Started):
     workers: int | None = Field(default=None, ge=1)
     interface: str | None = None
 
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be."""
+        return self.workers or int(os.environ.get("SLURM_NTASKS", "1"))
+
 
 class Kubernetes(_Started):
     """A DaskCluster of the Dask operator, made of a manifest.
@@ -206,6 +242,11 @@ class Kubernetes(_Started):
     manifest: str
     workers: int | None = Field(default=None, ge=1)
     replace: bool = False
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be; the manifest may say another number."""
+        return self.workers or super().most_workers
 
 
 class Cloud(_Scaled):
@@ -259,7 +300,8 @@ def cluster_spec(spec: str | None, *, workers: int | None = None) -> ClusterSpec
         values = {"kind": "address", "address": spec}
     else:
         values = _read(Path(spec))
-    if workers is not None:
+    if workers is not None:  # in the place of all that the file says of their number
+        values = {name: value for name, value in values.items() if name not in ("minimum", "maximum")}
         values["workers"] = workers
     return parse(_Document, {"cluster": {"kind": "local"} | values}).cluster
 

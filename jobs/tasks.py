@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,7 @@ from emolib.archive.shadow import Shadow
 from emolib.config import Limits, ScoringConfig, parse
 from emolib.errors import SettingsError
 from emolib.learning.bundle import ModelBundle
-from emolib.sound.manifest import Recording, list_recordings
+from emolib.sound.manifest import NAMELESS, Recording, list_recordings
 from emolib.storage import absolute
 from jobs import spelling
 from jobs.console import say
@@ -37,9 +36,9 @@ from jobs.options import Options
 from jobs.scratch import scratch
 from jobs.specs import ClusterSpec, cluster_spec
 
-# A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per core all
+# A block is at most so much audio (some seconds of work), and a short night is cut into several blocks per worker all
 # the same, but not into such as take longer to plan, commit and report than to score.
-_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_CORE = 4 * 3600.0, 600.0, 8
+_LARGEST_BLOCK_S, _SMALLEST_BLOCK_S, _BLOCKS_PER_WORKER = 4 * 3600.0, 600.0, 8
 SCORING_MEMORY = 600 * 2**20
 """What a worker takes with its scorer, in bytes; sound streams, so that it is the same for every block."""
 
@@ -140,7 +139,7 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
             archive=archive,
             scoring=scoring,
             batch=options.batch,
-            block_s=block_s or _block_s(min(total_s, choice.limit_s)),
+            block_s=block_s or _block_s(min(total_s, choice.limit_s), where.most_workers),
             limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
             pattern=options.pattern,
             calls_table=None if options.calls_table is None else absolute(options.calls_table),
@@ -152,6 +151,8 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
             if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
                 say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
         say(f"{listing.recordings} recordings listed, {sum(recordings.left_out.values())} other files left out")
+        if nameless := recordings.left_out[NAMELESS]:
+            say(f"{nameless} folders have no name (as in a//b): nothing below them is listed; rename their files")
         yield Task(out, listing, erased, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
 
 
@@ -248,5 +249,5 @@ class Gaps:
                 say(f"{count} of {self._recordings} recordings: {_GAPS[gap]}")
 
 
-def _block_s(total_s: float) -> float:
-    return min(_LARGEST_BLOCK_S, max(_SMALLEST_BLOCK_S, total_s / (_BLOCKS_PER_CORE * (os.cpu_count() or 1))))
+def _block_s(total_s: float, workers: int) -> float:
+    return min(_LARGEST_BLOCK_S, max(_SMALLEST_BLOCK_S, total_s / (_BLOCKS_PER_WORKER * workers)))

@@ -16,10 +16,13 @@ from distributed import Client, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from emolib import __version__
-from emolib.errors import SettingsError
+from emolib.errors import EmolibError, SettingsError
+from jobs.console import StalledError
 
 # One task per process and one thread per task: more threads in BLAS or OpenMP only get into each other's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+GONE = "the cluster's scheduler is gone: start it, and run the same command again; what is done stays done"
 
 _PLUGIN = "emolib-versions-"
 # Those that decide numbers, or what is sent between processes: they must be the same everywhere.
@@ -95,16 +98,32 @@ def same_versions(client: Client) -> Iterator[None]:
     ------
     SettingsError
         If one that is there is not.
+    StalledError
+        If the scheduler is gone before they are asked.
     """
     plugin = SameVersions(versions())
-    for other in client.run_on_scheduler(_plugins):
-        if other != plugin.name:  # of a job that was killed: it would turn away all of today's workers
-            _forget(client, other)
     try:
-        client.register_plugin(plugin)
+        _register(client, plugin)
         yield
     finally:
         _forget(client, plugin.name)
+
+
+def _register(client: Client, plugin: SameVersions) -> None:
+    try:
+        for other in client.run_on_scheduler(_plugins):
+            if other != plugin.name:  # of a job that was killed: it would turn away all of today's workers
+                _forget(client, other)
+        client.register_plugin(plugin)
+    except EmolibError:
+        raise
+    except OSError as error:
+        raise StalledError(GONE) from error
+    except Exception as error:  # Dask passes on what a worker said of its own as no class of its own
+        raise SettingsError(
+            f"a worker can't be asked for its versions ({error}), expected emolib in its environment: install the "
+            "driver's versions there"
+        ) from error
 
 
 def _plugins(dask_scheduler: Any) -> list[str]:
@@ -112,14 +131,29 @@ def _plugins(dask_scheduler: Any) -> list[str]:
 
 
 def _forget(client: Client, plugin: str) -> None:
-    with suppress(ValueError, OSError, TimeoutError):  # another job was first, or the scheduler is gone
+    if client.status != "running":  # the scheduler is gone, and the plugin with it
+        return
+    with suppress(ValueError, KeyError, OSError, TimeoutError):  # another job was first, or a worker never had it
         client.unregister_worker_plugin(plugin)
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    """Return what the scheduler knows of each worker, by address.
+
+    Raises
+    ------
+    StalledError
+        If the client has given up reaching the scheduler.
+    """
+    seen: dict[str, Any] = client.scheduler_info(n_workers=-1)
+    if "workers" not in seen:
+        raise StalledError(GONE)
+    return dict(seen["workers"])
 
 
 def memory_limit(client: Client) -> int | None:
     """Return the memory limit of the smallest worker in bytes; None where none has one."""
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-    limits = [each["memory_limit"] for each in workers.values() if each["memory_limit"]]
+    limits = [each["memory_limit"] for each in workers_of(client).values() if each["memory_limit"]]
     return min(limits) if limits else None
 
 

@@ -6,7 +6,8 @@ Everything that could be a recording is listed, so that each has an outcome. Lef
 - hidden files and folders (a leading dot), and ``lost+found``, which only the system may read;
 - files whose suffix is in `NOT_SOUND`; packed archives (``.zip``) are listed, because recordings may be inside them and
   somebody should see them fail as `unsupported`;
-- pipes, sockets and devices: opening one could wait for ever.
+- pipes, sockets and devices: opening one could wait for ever;
+- in an object store, folders without a name (``a//b``): no path leads there. Each is counted, not what lies below.
 
 Links are followed. A dangling link is listed and ends as `missing`. A folder is listed once, however many links lead to
 it and even where they form a loop: first everything below the root without links, then the linked folders.
@@ -46,6 +47,8 @@ NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _MODELS + _PIC
 """Suffixes, in lower case, of files that are no recordings."""
 NO_VERSIONS = ("missing", "unreadable")
 """In place of the version of a file that is listed and can't be looked at."""
+NAMELESS: Literal["nameless"] = "nameless"
+"""Why a folder of an object store is left out whose name is empty."""
 
 
 class Recording(NamedTuple):
@@ -79,7 +82,7 @@ class Listing(Iterator[Recording]):
     Attributes
     ----------
     left_out
-        Number of entries by the reason: ``hidden``, ``special``, or the suffix.
+        Number of entries by the reason: ``hidden``, ``special``, `NAMELESS`, or the suffix.
     """
 
     def __init__(self, root: UPath) -> None:
@@ -197,7 +200,7 @@ class _File:
 class _Entry:
     place: str  # what the file system calls it
     name: str  # the last part of its URI
-    found: _File | Literal["folder", "link", "special"]  # link: one to a folder
+    found: _File | Literal["folder", "link", "special", "nameless"]  # link: one to a folder
 
 
 _List: TypeAlias = Callable[[str], list[_Entry]]
@@ -239,7 +242,7 @@ def _listed(entries: list[_Entry], prefix: str, left_out: Counter[str]) -> Itera
     taken: dict[tuple[bool, str], str] = {}
     for entry in sorted(entries, key=lambda entry: (entry.name, entry.place)):
         is_file = isinstance(entry.found, _File)
-        reason = "special" if entry.found == "special" else _why_not(entry.name, is_file=is_file)
+        reason = entry.found if entry.found in ("special", NAMELESS) else _why_not(entry.name, is_file=is_file)
         if reason:
             left_out[reason] += 1
             continue
@@ -291,8 +294,10 @@ def _remote_lister(root: UPath) -> _List:
         found = []
         for info in system.ls(folder, detail=True):
             place = info["name"].rstrip("/")
-            if place.strip("/") == folder.strip("/"):  # an object store's mark that the folder exists
-                continue
+            if place.strip("/") == folder.strip("/"):
+                if _marks(info) == (None, None) and info["type"] == "directory":
+                    found.append(_Entry(place, "", NAMELESS))
+                continue  # an object store's mark that the folder exists
             is_folder = info["type"] == "directory"
             found.append(_Entry(place, place.rsplit("/", 1)[-1], "folder" if is_folder else _remote_file(system, info)))
         return found

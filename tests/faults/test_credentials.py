@@ -102,6 +102,14 @@ def test_expired_credentials_are_no_fault_of_a_recording(keys: Keys, bucket: str
     assert code_of(PermissionError("Access Denied")) == EXIT_SETTINGS
 
 
+def test_the_doctor_names_every_place_that_wants_credentials(keys: Keys, bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "credentials").unlink()
+    places = ("--archive", f"{bucket}/archive", "--model", f"{bucket}/model", "--out", f"{bucket}/P")
+    ended = run_emolib("doctor", *places, "--workers", "1")
+    assert ended.exit_code == EXIT_SETTINGS
+    assert {"archive", "model", "output"} <= set(ended.summary["ill"])
+
+
 @pytest.mark.fault
 def test_credentials_that_are_renewed_under_a_job(
     keys: Keys, store: Store, bucket: str, calls: Path, model: Path, undisturbed: Path

@@ -15,6 +15,8 @@ import pytest
 
 from emolib import archive
 from emolib.archive.verification import verify
+from emolib.sound.manifest import NAMELESS, list_recordings
+from emolib.storage import resolve
 from tests.faults.proxy import Fault, Store, object_store, put
 from tests.faults.world import PATIENCE_S, assert_whole, files_of, job, run_apart, wait_for
 from tests.jobs.conftest import tables
@@ -139,6 +141,16 @@ def test_a_lock_in_a_store_that_remembers_its_listings(bucket: str) -> None:
             time.sleep(0.15)
             lock.check()
     assert not fsspec.filesystem("s3").exists(f"{bucket}/P/_lock.json")
+
+
+def test_folders_without_a_name_are_counted(bucket: str) -> None:
+    """No path leads to `a//b.wav`: somebody has to know of it."""
+    system = resolve(bucket).fs
+    for key in ("a.wav", "2024//b.wav", "2024/c.wav", "/d.wav"):
+        system.call_s3("put_object", Bucket=bucket.removeprefix("s3://"), Key=key, Body=b"RIFF")
+    listing = list_recordings(bucket)
+    assert [each.uri for each in listing] == ["a.wav", "2024/c.wav"]
+    assert listing.left_out == {NAMELESS: 2}
 
 
 def test_the_environment_is_the_stores(store: Store) -> None:

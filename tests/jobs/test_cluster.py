@@ -8,12 +8,14 @@ import shutil
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -21,9 +23,10 @@ from distributed.security import Security
 
 from emolib.errors import SettingsError
 from jobs.cluster import connect
+from jobs.console import StalledError
 from jobs.security import CA, CERTIFICATE, KEY
 from jobs.specs import cluster_spec
-from jobs.workers import memory_limit, versions
+from jobs.workers import memory_limit, same_versions, versions
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 _ROOT = Path(__file__).parents[2]
@@ -44,10 +47,11 @@ def _spec(tmp_path: Path, text: str) -> Path:
 
 
 @contextmanager
-def _process(*arguments: str, until: str, folder: Path) -> Iterator[str]:
+def _process(*arguments: str, until: str, folder: Path, code: str | None = None) -> Iterator[str]:
     """Run a command of Dask until the end of the block; give what it said when it was up."""
+    how = ["-m", f"distributed.cli.dask_{arguments[0]}"] if code is None else ["-c", code.format(arguments[0])]
     log = folder / f"{arguments[0]}-{os.urandom(4).hex()}.log"
-    command = [sys.executable, "-m", f"distributed.cli.dask_{arguments[0]}", *arguments[1:]]
+    command = [sys.executable, *how, *arguments[1:]]
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, stdout=file)
     try:
@@ -101,11 +105,16 @@ def test_only_who_has_certificates_is_let_in(
         ('kind = "address"', "address"),
         ('kind = "address"\naddress = "tcp://10.0.0.9:8786"', "not encrypted"),
         ('kind = "address"\naddress = "tls://10.0.0.9:8786"\nworkers = 3', "workers"),
+        ('kind = "address"\naddress = "tls://10.0.0.9"', "such as tls://host:8786"),
+        ('kind = "address"\naddress = "tls://10.0.0.9:port"', "address"),
+        ('kind = "address"\naddress = "http://127.0.0.1:8786"', "such as tls://host:8786"),
+        ('kind = "address"\naddress = "tls://10.0.0.9:8786"\ntls = false', "or certificates"),
         ('kind = "ssh"\nhosts = []', "hosts"),
         ('kind = "slurm"\nworkers = 3\nmaximum = 4', "either workers"),
         ('kind = "slurm"', "either workers"),
         ('kind = "slurm"\nminimum = 5\nmaximum = 4', "above maximum"),
         ('kind = "local"\nmemory = "much"', "memory"),
+        ('kind = "local"\nmemory = "2"', "'2' is 2 bytes"),
         ('kind = "cloud"\nworkers = 3\nprovider = "mine"', "provider"),
         ("kind = 3\n[other]", "one table"),
         ("= 3", "TOML"),
@@ -114,6 +123,32 @@ def test_only_who_has_certificates_is_let_in(
 def test_what_a_spec_may_not_say(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=said):
         cluster_spec(str(_spec(tmp_path, text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "workers"),
+    [
+        ('kind = "slurm"\nminimum = 2\nmaximum = 40', 40),
+        ('kind = "ssh"\nhosts = ["a", "b"]\nworkers_per_host = 3', 6),
+        ('kind = "local"\nworkers = 3', 3),
+        ('kind = "kubernetes"\nmanifest = "m.yaml"\nworkers = 5', 5),
+    ],
+)
+def test_how_many_workers_there_will_be(text: str, workers: int, tmp_path: Path) -> None:
+    spec = str(_spec(tmp_path, text))
+    assert cluster_spec(spec).most_workers == workers
+    if "ssh" not in text:  # --workers says it in the place of the file
+        assert cluster_spec(spec, workers=7).most_workers == 7
+
+
+def test_a_queue_that_takes_no_such_job_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: none' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    spec = cluster_spec(str(_spec(tmp_path, 'kind = "slurm"\nworkers = 2\ninterface = "lo"\ntls = false')))
+    with pytest.raises(SettingsError, match="takes no such job: sbatch: error: invalid partition"), connect(spec):
+        pass
 
 
 @pytest.mark.parametrize("path", sorted(_CLUSTERS.rglob("*.toml")), ids=lambda path: path.name)
@@ -135,6 +170,41 @@ def test_certificates_are_for_their_owner_alone(certificates: Path) -> None:
     assert certificates.stat().st_mode & 0o777 == 0o700
     refused = run_emolib("certs", "--out", certificates)
     assert (refused.exit_code, "exists" in refused.summary["error"]) == (2, True)
+
+
+def test_a_worker_without_emolib_is_refused(tmp_path: Path) -> None:
+    without = (
+        "import sys; sys.modules.update(jobs=None, emolib=None)\nfrom distributed.cli.dask_{0} import main; main()"
+    )
+    own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    up = r"Scheduler at: +(tcp://127.0.0.1:\d+)"
+    with _process("scheduler", "--port", "0", *own, until=up, folder=tmp_path) as address:
+        worker = ("worker", address, "--nthreads", "1", "--no-nanny", *own)
+        with (
+            _process(*worker, until=r"(Registered to)", folder=tmp_path, code=without),
+            pytest.raises(SettingsError, match="expected emolib in its environment"),
+            connect(cluster_spec(address)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("when", ["before it is asked", "later"])
+def test_a_scheduler_that_is_gone_is_no_setting(when: str, tmp_path: Path) -> None:
+    """The job can go on another time, whenever it was; at its end there is nobody to take leave of."""
+    up = r"Scheduler at: +(tcp://127.0.0.1:\d+)"
+    own = ("--port", "0", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    asked = nullcontext() if when == "later" else pytest.raises(StalledError, match="scheduler is gone: start it")
+    with ExitStack() as scheduler, dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        address = scheduler.enter_context(_process("scheduler", *own, until=up, folder=tmp_path))
+        with Client(address, timeout=3) as client:
+            if when != "later":
+                scheduler.close()
+            with asked, same_versions(client):
+                scheduler.close()
+                while client.status != "closed":
+                    time.sleep(0.1)
+            with pytest.raises(StalledError, match="scheduler is gone"):
+                memory_limit(client)
 
 
 def test_a_worker_with_other_versions_is_refused(cluster: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
