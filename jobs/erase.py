@@ -15,6 +15,7 @@ from emolib.archive.verification import verify
 from emolib.errors import SettingsError
 from emolib.storage import absolute
 from jobs.console import EXIT_DONE, EXIT_VERIFY, Result, say
+from jobs.scratch import scratch
 
 
 def erase(
@@ -42,7 +43,7 @@ def erase(
     if given is not None:  # without a key calls are named as the tables name them
         check_key(pred, given.key_id)
     in_tables = {name: name if given is None else given.of(name) for name in call_id}
-    with Lock(pred):
+    with Lock(pred), scratch() as folder:
         of_call = {name: recordings_of(pred, there) for name, there in in_tables.items()}
         unknown = [name for name, recordings in of_call.items() if not recordings]
         if len(unknown) == len(of_call):
@@ -57,7 +58,7 @@ def erase(
         gone = {in_tables[name] for name in of_call if name not in unknown}
         bury(pred, {*recordings, *gone})  # first: whatever happens now, nobody plans it again
         rows = forget(pred, recordings)
-        problems = verify(pred).damage
+        problems = verify(pred, folder=folder).damage
     if same:
         say(f"calls that have the same sound, and stay: {', '.join(same)}")
     for problem in problems[:5]:

@@ -115,7 +115,7 @@ def nightly(
         with Lock(out) as lock:
             forgotten = forget_before(out, keep_since) if keep_since is not None and is_predictions(out) else 0
             runs = carry_out(task, lock)
-            problems = verify(out).problems if is_predictions(out) else []
+            problems = verify(out, folder=task.folder).problems if is_predictions(out) else []
             closed = {run.run_id for run in runs}
             whole = bool(runs) and not problems  # what is damaged may not even be readable
             drifts = drift(out, closed) if whole else []

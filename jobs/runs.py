@@ -17,6 +17,7 @@ from emolib.archive.forgetting import forget_buried
 from emolib.archive.isolation import SLOWEST, score_apart
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import Lock
+from emolib.archive.overtaking import taken_by_others
 from emolib.archive.promotion import successor
 from emolib.archive.rewriting import make_room
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
@@ -30,6 +31,8 @@ from jobs.tasks import SCORING_MEMORY, Gaps, Task
 from jobs.workers import require_memory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from distributed import Client
 
 _STALL_S = 1800.0
@@ -53,7 +56,7 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
     with connect(task.where) as client:
         before_s = sum(run.totals()[1] for run in interrupted)
         for run in interrupted:
-            finished += _resume(client, run, lock)
+            finished += _resume(client, run, lock, task.folder)
         if interrupted:
             done_s = sum(run.totals()[1] for run in interrupted) - before_s
             choice, left_s = task.choice, max(0.0, task.choice.limit_s - done_s)
@@ -88,7 +91,7 @@ def _while_held(lock: Lock, planned: Iterator[pd.DataFrame]) -> Iterator[pd.Data
     lock.check()
 
 
-def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
+def _resume(client: Client, run: ledger.Run, lock: Lock, folder: Path) -> list[ledger.Run]:
     """Finish an interrupted run as it was planned, or close it where its model or known audio is gone."""
     try:
         load_bundle(run.config.model, run.config.model_id)
@@ -98,8 +101,7 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
         say(f"run {run.run_id} is abandoned, its recordings are planned anew: {error}")
         run.close({"reason": str(error)}, abandoned=True)
         return []
-    elsewhere = _taken_by_others(run)
-    if elsewhere:
+    if elsewhere := taken_by_others(run, folder=folder):
         say(f"run {run.run_id} is abandoned: {elsewhere} of its recordings got their rows from another run")
         run.close({"reason": "another run scored the same recordings"}, abandoned=True)
         return []
@@ -111,16 +113,6 @@ def _resume(client: Client, run: ledger.Run, lock: Lock) -> list[ledger.Run]:
             say(f"the candidate of run {run.run_id} listens in on no more calls: {error}")
     _execute(client, run, lock)
     return [run]
-
-
-def _taken_by_others(run: ledger.Run) -> int:
-    """Count recordings of a run's open blocks that have a row: a run that lost its lock had planned them too."""
-    known, plan = ledger.known(run.pred), run.plan("recording_id", "block", "replaces")
-    others = known[known["run_id"] != run.run_id].sort_values("run_id").drop_duplicates("recording_id", keep="last")
-    others = others.set_index("recording_id")["run_id"]
-    left = plan[plan["block"].isin(run.todo()["block"]) & plan["recording_id"].isin(others.index)]
-    older = others.reindex(left["recording_id"]).to_numpy() < run.run_id
-    return int((~(older & left["replaces"].eq(True))).sum())
 
 
 def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:

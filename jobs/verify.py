@@ -7,6 +7,7 @@ from emolib.errors import SettingsError
 from emolib.features.store import FeatureStore, verify as verify_store
 from emolib.storage import resolve
 from jobs.console import EXIT_DONE, EXIT_VERIFY, Result, say
+from jobs.scratch import scratch
 
 _SHOWN = 20
 
@@ -28,7 +29,8 @@ def verify(path: str) -> Result:
         store = FeatureStore.open(path)
         problems, counts = verify_store(store), {"windows": store.shape[0], "utterances": len(store.utterance_codes())}
     else:
-        verification = verify_predictions(path)
+        with scratch() as folder:
+            verification = verify_predictions(path, folder=folder)
         problems, counts = verification.problems, dict(verification.counts)
     for problem in problems[:_SHOWN]:
         say(problem)

@@ -185,6 +185,11 @@ class Run:
         names = list(columns or PLAN_SCHEMA.names)
         return self._plan_dataset(None).to_table(columns=names, filter=where).to_pandas()
 
+    def plan_parts(self) -> Iterator[pa.Table]:
+        """Yield the stored plan in its parts, tens of thousands of rows each."""
+        for part in read_json(self.folder / "plan.json")["parts"]:
+            yield self._part_of_plan(part["name"])
+
     def planned(self, block: int) -> list[PlannedRecording]:
         """Return the planned recordings of one block, in the order of the plan."""
         rows = self._plan_dataset(block).to_table(filter=ds.field("block") == block)
@@ -247,12 +252,15 @@ class Run:
         done = [part for part in committed(self.pred) if part.run_id == self.run_id]
         if not done:
             return {}
-        rows = scan(self.pred, "recordings", done, columns).to_table().to_pandas()
-        rows = rows[(rows["code"] != Code.TRUNCATED.value) & (rows["decoded_s"] > 0)]
-        sums = rows.groupby(rows["uri"].map(suffix_of)).agg(bytes=("size", "sum"), seconds=("decoded_s", "sum"))
-        return {
-            str(suffix): {"bytes": int(row.bytes), "seconds": float(row.seconds)} for suffix, row in sums.iterrows()
-        }
+        sums: dict[str, dict[str, float]] = {}
+        for batch in scan(self.pred, "recordings", done, columns).to_batches():
+            rows = batch.to_pandas()
+            rows = rows[(rows["code"] != Code.TRUNCATED.value) & (rows["decoded_s"] > 0)]
+            for suffix, own in rows.groupby(rows["uri"].map(suffix_of)):
+                heard = sums.setdefault(str(suffix), {"bytes": 0, "seconds": 0.0})
+                heard["bytes"] += int(own["size"].sum())
+                heard["seconds"] += float(own["decoded_s"].sum())
+        return dict(sorted(sums.items()))
 
     def sweep(self) -> int:
         """Remove what the run left uncommitted or half written; return how many files that were.
@@ -310,13 +318,20 @@ class Run:
         """
         if self.is_open:
             self.sweep()
-        plan = self.plan()
-        chosen = plan["recording_id"].isin(set(recording_ids))
-        if before is not None:
-            chosen &= is_before(plan["date"], before)
-        gone = set(plan.loc[chosen, "recording_id"])
+        gone, orphaned, count, estimated_s = set[str](), False, 0, 0.0
+        for part in self.plan_parts():
+            rows = part.select(["recording_id", "date", "duplicate_of", "estimated_s"]).to_pandas()
+            chosen = rows["recording_id"].isin(set(recording_ids))
+            if before is not None:
+                chosen &= is_before(rows["date"], before)
+            gone |= {*rows.loc[chosen, "recording_id"]}
+            orphaned |= bool(rows["duplicate_of"].isin(set(recording_ids)).any())
+            count, estimated_s = (
+                count + int((~chosen).sum()),
+                estimated_s + float(rows.loc[~chosen, "estimated_s"].sum()),
+            )
         self._sweep_folder()
-        if not gone and not plan["duplicate_of"].isin(set(recording_ids)).any():
+        if not gone and not orphaned:
             return
         for place in (self.folder / "verdicts").glob("*.json"):
             stored = read_json(place)
@@ -325,8 +340,7 @@ class Run:
             else:
                 place.unlink()
         facts = read_json(self.folder / "plan.json")
-        left = {"recordings": len(plan) - len(gone), "estimated_s": float(plan.loc[~chosen, "estimated_s"].sum())}
-        write_json(self.folder / "plan.json", facts | left)
+        write_json(self.folder / "plan.json", facts | {"recordings": count, "estimated_s": estimated_s})
         for part in facts["parts"]:  # last: they say what is to go
             rows = self._part_of_plan(part["name"])
             others = rows.filter(pc.invert(pc.is_in(rows["recording_id"], pa.array(sorted(gone), pa.string()))))

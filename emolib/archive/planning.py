@@ -1,24 +1,20 @@
-"""Listing minus what has its rows, for more recordings than memory holds: stored tables in, sorted batches out.
-
-DuckDB joins and sorts them, on one core and in some hundred megabytes; the rest goes to a disk.
-"""
+"""Listing minus what has its rows, for more recordings than memory holds: stored tables in, sorted batches out."""
 
 from __future__ import annotations
 
-import errno
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 
 from emolib.archive.calls import UNKNOWN_DATE
+from emolib.archive.database import connected, room
 from emolib.archive.duplicates import orphans
 from emolib.archive.listing import SCHEMA as LISTING, described
 from emolib.archive.metadata import Sources
@@ -30,13 +26,6 @@ if TYPE_CHECKING:
     from emolib.sound.manifest import Recording
 
 _BATCH = 50_000
-_SETTINGS: dict[str, Any] = {
-    "threads": 1,
-    "memory_limit": "400MB",
-    # All that is asked of it comes with its wheel: nothing is to be fetched.
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
 
 
 class Waiting(NamedTuple):
@@ -69,25 +58,15 @@ class Planner:
     def __init__(self, listing: Path | pa.Table, known: Path | pa.Table, *, folder: Path) -> None:
         self._folder = folder
         with self._room():
-            self._database = duckdb.connect(config={**_SETTINGS, "temp_directory": str(folder)})
+            self._database = connected(folder)
             for name, rows in (("listing", listing), ("every_known", known)):
                 stored = self._database.read_parquet(str(rows)) if isinstance(rows, Path) else rows
                 self._database.register(name, stored)
             self._refuse_twins()
             self._look_at_known()
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except (duckdb.Error, RuntimeError) as error:
-            said = str(error).partition("\n")[0]
-            if re.search("interrupted|KeyboardInterrupt", said):  # which DuckDB took for its own
-                raise KeyboardInterrupt from error
-            if not isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
-                raise
-            what = f"no room to plan in, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
-            raise OSError(errno.ENOSPC, what, str(self._folder)) from error
+    def _room(self) -> AbstractContextManager[None]:
+        return room(self._folder, "plan in")
 
     def _look_at_known(self) -> None:
         # Two rows of one recording are damage, which scoring it once more mends.

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,6 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from emolib.archive import ledger
-from emolib.archive.calls import UNKNOWN_DATE
 from emolib.archive.joining import stale
 from emolib.archive.predictions import (
     Part,
@@ -31,6 +32,7 @@ from emolib.archive.predictions import (
     require_predictions,
 )
 from emolib.archive.promotion import promotions
+from emolib.archive.reconciliation import TOLERANCE, Reconciliation
 from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import BLOCK_TABLES, KEYS, PROVENANCE, SCHEMA_VERSION, TABLES, schema
 from emolib.archive.shadow import Shadow, place_of, tables_of_blocks
@@ -38,7 +40,8 @@ from emolib.errors import Code, SettingsError
 from emolib.storage import AnyPath, read_json, resolve
 
 _UNFINISHED = "is open; run the job again, and it will be finished first"
-_TOLERANCE = 1e-3  # of sums of float32 probabilities
+# What reading a damaged plan raises.
+_DAMAGED_PLAN = (OSError, ValueError, KeyError, SettingsError, pa.ArrowException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,12 @@ class Verification:
 
 
 _SAID = ("table", "schema_version")  # by the metadata of a file
-# What a row must have as it was planned.
-_PLANNED = ("uri", "version", "call_id", "date", "direction", "agent", "queue", "site")
 
 
-def verify(pred: AnyPath) -> Verification:
+def verify(pred: AnyPath, *, folder: Path | None = None) -> Verification:
     """Check everything that must hold in a predictions folder.
+
+    Memory does not grow with the number of recordings.
 
     - Every planned recording of the closed runs has exactly one row, and no row is there that was not planned.
     - No recording_id stands in two parts or on two dates; no key of any table occurs twice.
@@ -85,10 +88,17 @@ def verify(pred: AnyPath) -> Verification:
     - Probabilities are finite and sum to one; outcomes fit their codes.
     - No run is open.
 
+    Parameters
+    ----------
+    folder
+        On this machine, for what does not fit into memory; None: that for temporary files.
+
     Raises
     ------
     SettingsError
         If the folder holds no predictions.
+    OSError
+        With `errno.ENOSPC`, if the folder for what does not fit into memory is full.
     """
     require_predictions(pred)
     problems: list[str] = []
@@ -104,29 +114,24 @@ def verify(pred: AnyPath) -> Verification:
             problems.append(f"run {run.run_id} {_UNFINISHED}")
     done = committed(pred)
     problems += _stray_files(pred, runs, set(done), counts)
-    rows: list[pd.DataFrame] = []
-    for part in done:
-        if part.run_id not in runs:
-            problems.append(f"{_where(part, 'recordings')}: run {part.run_id} is not among the runs")
-            continue
-        counts["blocks"] += 1
-        tables = _read_block(pred, part, runs[part.run_id], problems)
-        for table, frame in tables.items():
-            counts[table] += len(frame)
-        if "recordings" in tables:
-            facts = tables["recordings"][["recording_id", "code", "decoded_s", *_PLANNED[:3], *_PLANNED[4:]]]
-            if len(facts):
-                rows.append(facts.assign(run_id=part.run_id, block=part.block, date=part.date))
-        if len(tables) == len(BLOCK_TABLES):
-            problems += _block_problems(part, tables)
-            problems += _shadow_problems(pred, part, runs[part.run_id], tables)
-    nothing = pd.DataFrame(columns=["recording_id", "code", "decoded_s", "run_id", "block", *_PLANNED])
-    everything = pd.concat(rows) if rows else nothing
-    counts.update({code: int(number) for code, number in everything["code"].value_counts().items()})
-    problems += _plan_problems(runs, everything, {(part.run_id, part.block) for part in done})
-    calls = _read_calls(pred, runs, problems)
-    counts["calls"] = len(calls)
-    problems += _calls_problems(pred, calls, everything, runs)
+    with TemporaryDirectory(dir=folder) as room:
+        found = Reconciliation(Path(room))
+        for part in done:
+            if part.run_id not in runs:
+                problems.append(f"{_where(part, 'recordings')}: run {part.run_id} is not among the runs")
+                continue
+            counts["blocks"] += 1
+            found.take_block(part)
+            problems += _block_problems(pred, part, runs[part.run_id], counts, found)
+        problems += _take_plans(runs, found)
+        problems += _calls_problems(pred, runs, counts, found)
+        if waiting := stale(pred):
+            problems.append(
+                f"calls: those of {len(waiting)} dates, first {min(waiting)}, are not up to date; run the job again"
+            )
+        waiting |= {date for run in runs.values() if run.is_open for date in _dates(run)}
+        whole = [run.run_id for run in runs.values() if not run.is_open and not run.is_abandoned]
+        problems += found.problems(whole=whole, waiting=waiting)
     return Verification(problems, dict(counts))
 
 
@@ -176,19 +181,27 @@ def _stray_files(pred: AnyPath, runs: dict[str, ledger.Run], done: set[Part], co
                 yield f"{where}: not committed, there is no such part in recordings; remove it"
 
 
-def _read_block(pred: AnyPath, part: Part, run: ledger.Run, problems: list[str]) -> dict[str, pd.DataFrame]:
-    """Return the tables of a block that can be read and have their schema."""
+def _block_problems(
+    pred: AnyPath, part: Part, run: ledger.Run, counts: Counter[str], found: Reconciliation
+) -> Iterator[str]:
+    """Look at the tables of a block by themselves; count their rows, and hand over the recordings."""
     config, tables = run.config, {}
     for table in BLOCK_TABLES:
         where, place = _where(part, table), part.path(pred, table)
         rows, problem = _readable(place, table, config.classes)
         if rows is None:
             missing = "missing, although the block is committed"
-            problems.append(f"{where}: {problem or missing}")
+            yield f"{where}: {problem or missing}"
             continue
         frame = tables[table] = rows.to_pandas()
-        problems += _stamp_problems(where, frame, run.run_id, config)
-    return tables
+        counts[table] += len(frame)
+        yield from _stamp_problems(where, frame, run.run_id, config)
+        if table == "recordings":
+            counts.update(frame["code"].dropna().tolist())
+            found.take_recordings(part, rows)
+    if len(tables) == len(BLOCK_TABLES):
+        yield from _table_problems(part, tables)
+        yield from _shadow_problems(pred, part, run, tables)
 
 
 def _is_of_candidate(model_id: str, run: ledger.Run | None) -> bool:
@@ -257,7 +270,7 @@ def _schema_difference(found: pa.Schema, table: str, classes: Sequence[str]) -> 
     return f"column {extra[0]} is unknown" if extra else ""
 
 
-def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str]:
+def _table_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str]:
     windows, channels, recordings = (tables[table] for table in BLOCK_TABLES)
     for table in BLOCK_TABLES:
         twice = tables[table].duplicated(KEYS[table])
@@ -288,7 +301,7 @@ def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str
     yield from _rows(part, "windows", windows, ~_sums_to_one(windows, "p_"), "probabilities do not sum to 1")
     yield from _rows(part, "windows", windows, ~_sums_to_one(windows, "polarity_"), "polarities do not sum to 1")
     by_class = windows[[name for name in windows.columns if name.startswith("p_")]]
-    wrong = (windows["confidence"] - by_class.max(axis=1)).abs() > _TOLERANCE
+    wrong = (windows["confidence"] - by_class.max(axis=1)).abs() > TOLERANCE
     yield from _rows(part, "windows", windows, wrong, "confidence is not the highest probability")
     if len(windows):
         best = by_class.idxmax(axis=1).str.removeprefix("p_")
@@ -298,113 +311,39 @@ def _block_problems(part: Part, tables: dict[str, pd.DataFrame]) -> Iterator[str
     yield from _rows(part, "windows", windows, wrong, "the window does not end after its start")
 
 
-def _read_calls(pred: AnyPath, runs: dict[str, ledger.Run], problems: list[str]) -> pd.DataFrame:
-    """Return call_id, date, recordings and duration_s of the calls that can be read and have their schema."""
-    frames = [pd.DataFrame(columns=["call_id", "date", "recordings", "duration_s"])]
+def _calls_problems(
+    pred: AnyPath, runs: dict[str, ledger.Run], counts: Counter[str], found: Reconciliation
+) -> Iterator[str]:
+    """Look at the files of the calls, and hand over what can be read and has their schema."""
     for date, places in files_of_calls(pred).items():
         for place in places:
             where = f"calls/date={date}/{place.name}"
             rows, problem = _readable(place, "calls", ())
             if rows is None:
-                problems.append(f"{where}: {problem or 'it is gone, was it moved just now?'}")
+                yield f"{where}: {problem or 'it is gone, was it moved just now?'}"
                 continue
-            frame = rows.to_pandas().assign(date=date)
-            for run_id, group in frame.groupby("run_id"):
+            for run_id, group in rows.select(PROVENANCE).to_pandas().groupby("run_id"):
                 if run_id in runs:
-                    problems += _stamp_problems(where, group, run_id, runs[run_id].config)
+                    yield from _stamp_problems(where, group, str(run_id), runs[str(run_id)].config)
                 else:
-                    problems.append(f"{where}: run {run_id} is not among the runs")
-            frames.append(frame[frames[0].columns])
-    return pd.concat(frames) if len(frames) > 1 else frames[0]
+                    yield f"{where}: run {run_id} is not among the runs"
+            counts["calls"] += len(rows)
+            found.take_calls(date, rows)
 
 
-def _calls_problems(
-    pred: AnyPath, calls: pd.DataFrame, recordings: pd.DataFrame, runs: dict[str, ledger.Run]
-) -> Iterator[str]:
-    """Compare the calls with the recordings that they are made of."""
-    for call_id, copies in calls[calls["call_id"].duplicated(keep=False)].groupby("call_id"):
-        yield f"calls: call {call_id} has {len(copies)} rows, expected one: {', '.join(sorted(set(copies['date'])))}"
-    waiting = stale(pred)
-    if waiting:
-        yield f"calls: those of {len(waiting)} dates, first {min(waiting)}, are not up to date; run the job again"
-    waiting |= {date for run in runs.values() if run.is_open for date in _dates(run)}
-    known = recordings["date"].where(recordings["date"] != UNKNOWN_DATE)
-    made = recordings.assign(known=known).groupby("call_id")
-    expected = pd.DataFrame(
-        {
-            "date": made["known"].min().fillna(UNKNOWN_DATE),
-            "recordings": made.size(),
-            "duration_s": made["decoded_s"].sum(min_count=1),
-            "waits": made["date"].agg(lambda dates: not waiting.isdisjoint(dates)) if waiting else False,
-        }
-    ).reset_index()
-    calls = calls.drop_duplicates("call_id")
-    both = expected.merge(calls, how="outer", on="call_id", suffixes=("", "_said"), indicator=True)
-    both = both[~both["waits"].eq(True) & ~both["date_said"].isin(waiting)]
-    there = both["_merge"] == "both"
-    apart = (both["duration_s"] - both["duration_s_said"]).abs() > _TOLERANCE
-    apart |= both["duration_s"].isna() != both["duration_s_said"].isna()
-    for table, wrong, what in (
-        ("recordings", both["_merge"] == "left_only", "the call has no row in calls"),
-        ("calls", both["_merge"] == "right_only", "the call has no row in recordings"),
-        ("calls", there & (both["date"] != both["date_said"]), "date is not the earliest of its recordings"),
-        ("calls", there & (both["recordings"] != both["recordings_said"]), "recordings is not the number of them"),
-        ("calls", there & apart, "duration_s is not that of its recordings"),
-    ):
-        if wrong.any():
-            yield f"{table}: {what}, of {int(wrong.sum())} calls, first call_id {both.loc[wrong, 'call_id'].iloc[0]}"
+def _take_plans(runs: dict[str, ledger.Run], found: Reconciliation) -> Iterator[str]:
+    for run in runs.values():
+        try:
+            found.take_plan(run.run_id, run.plan_parts())
+        except _DAMAGED_PLAN as error:
+            yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
 
 
 def _dates(run: ledger.Run) -> set[str]:
     try:
         return set(run.blocks()["date"])
-    except (OSError, ValueError, KeyError, SettingsError, pa.ArrowException):  # which is said of the plan itself
+    except _DAMAGED_PLAN:  # which is said of the plan itself
         return set()
-
-
-def _plan_problems(runs: dict[str, ledger.Run], rows: pd.DataFrame, done: set[tuple[str, int]]) -> Iterator[str]:
-    """Compare what was planned with the rows that are there."""
-    for recording_id, copies in rows[rows["recording_id"].duplicated(keep=False)].groupby("recording_id"):
-        written_by = zip(copies["run_id"], copies["block"], strict=True)
-        places = ", ".join(f"block {block} of run {run_id}" for run_id, block in written_by)
-        yield f"recordings: recording {recording_id} has {len(copies)} rows, expected one: {places}"
-    everywhere = set(rows["recording_id"])
-    plans: dict[str, pd.DataFrame] = {}
-    for run in runs.values():
-        try:
-            plans[run.run_id] = run.plan("recording_id", "block", "replaces", *_PLANNED)
-        except (OSError, ValueError, KeyError, SettingsError, pa.ArrowException) as error:
-            yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
-    rows = rows.astype({"recording_id": object})
-    newest = rows.groupby("recording_id")["run_id"].max()
-    replaced: set[str] = set()  # by runs after the one that is looked at
-    for run_id in sorted(plans, reverse=True):
-        run, plan = runs[run_id], plans[run_id]
-        later = newest.reindex(plan["recording_id"]).fillna("").to_numpy(object) > run_id
-        plan = plan.astype({"recording_id": object}).assign(replaced=plan["recording_id"].isin(replaced) | later)
-        replaced.update(plan.loc[plan.pop("replaces").eq(True), "recording_id"])
-        if not run.is_open and not run.is_abandoned:
-            missing = plan[~plan["replaced"] & ~plan["recording_id"].isin(everywhere)]
-            if len(missing):
-                yield f"run {run.run_id}: {len(missing)} planned recordings have no row, first {missing['uri'].iloc[0]}"
-        mine = rows[rows["run_id"] == run.run_id]
-        both = plan.merge(mine, on=["recording_id", "block"], how="outer", indicator=True, suffixes=("", "_found"))
-        for name in _PLANNED:
-            said, found = both[name].fillna(""), both[f"{name}_found"].fillna("")  # nothing is as good as nothing
-            wrong = both[(both["_merge"] == "both") & (said != found)]
-            if len(wrong):
-                first = wrong["uri"].iloc[0]
-                yield f"run {run.run_id}: {name} is not what was planned in {len(wrong)} rows, first {first}"
-        unplanned = both[both["_merge"] == "right_only"]
-        if len(unplanned):
-            yield f"run {run.run_id}: {len(unplanned)} rows are not planned, first {unplanned['recording_id'].iloc[0]}"
-        blocks = [block for run_id, block in done if run_id == run.run_id]
-        short = both[(both["_merge"] == "left_only") & both["block"].isin(blocks) & both["replaced"].eq(False)]
-        if len(short):
-            yield (
-                f"run {run.run_id}: {len(short)} recordings are missing in committed blocks, "
-                f"first {short['uri'].iloc[0]}"
-            )
 
 
 def _fits(rows: pd.DataFrame) -> pd.Series:
@@ -416,7 +355,7 @@ def _sums_to_one(windows: pd.DataFrame, prefix: str) -> NDArray[np.bool_]:
     values = windows[[name for name in windows.columns if name.startswith(prefix)]].to_numpy(np.float64)
     good = np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1)
     distance = np.abs(np.nan_to_num(values).sum(axis=1) - 1)
-    return np.asarray(good & (distance <= _TOLERANCE))
+    return np.asarray(good & (distance <= TOLERANCE))
 
 
 def _rows(part: Part, table: str, rows: pd.DataFrame, wrong: pd.Series | NDArray[np.bool_], what: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emolib.archive import planning
+from emolib.archive import database
 from emolib.archive.calls import UNKNOWN_DATE, call_date
 from emolib.archive.duplicates import orphans
 from emolib.archive.listing import described, store
@@ -87,7 +87,7 @@ def test_of_two_rows_of_a_recording_the_one_that_was_tried_most_often_counts() -
 
 
 def test_a_folder_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(planning._SETTINGS, "memory_limit", "30MB")
+    monkeypatch.setitem(database._SETTINGS, "memory_limit", "30MB")
     uris = map("2024-05-01/{}.wav".format, range(10**5))
     listing = pa.concat_tables(described(Recording(recording_id(uri), uri, "1", 1, 0.0) for uri in uris))
     (folder := tmp_path / "folder").touch()  # nothing can be written below a file
