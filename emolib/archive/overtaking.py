@@ -40,10 +40,11 @@ def taken_by_others(run: Run, *, folder: Path) -> int:
         ((count,),) = database.execute(
             """
             with others as (
-                select recording_id, max(run_id) as run_id from stored where run_id <> $run group by recording_id
+                select recording_id, bool_or(run_id > $run) as is_newer from stored where run_id <> $run
+                group by recording_id
             )
             select count(*) from planned join others using (recording_id)
-            where block in $open and not (others.run_id < $run and coalesce(replaces, false))
+            where block in $open and (is_newer or not coalesce(replaces, false))
             """,
             {"run": run.run_id, "open": run.todo()["block"].tolist()},
         ).fetchall()

@@ -18,7 +18,8 @@ TOLERANCE = 1e-3  # of sums of float32
 PLANNED = ("uri", "version", "call_id", "date", "direction", "agent", "queue", "site")
 """What a row must have as it was planned."""
 
-_OF_ITS_OWN = [("run_id", pa.string()), ("block", pa.int32()), ("recording_id", pa.string())]
+# A run is its place among all of them, for DuckDB keeps groups on a disk only where all that they gather has one size.
+_OF_ITS_OWN = [("run", pa.int32()), ("block", pa.int32()), ("recording_id", pa.string())]
 _AS_PLANNED = [(name, pa.string()) for name in PLANNED]
 _SCHEMAS = {
     "recordings": pa.schema([*_OF_ITS_OWN, *_AS_PLANNED, ("decoded_s", pa.float64())]),
@@ -26,31 +27,31 @@ _SCHEMAS = {
     "calls": pa.schema(
         [("call_id", pa.string()), ("date", pa.string()), ("recordings", pa.int64()), ("duration_s", pa.float64())]
     ),
-    "blocks": pa.schema([("run_id", pa.string()), ("block", pa.int32())]),
+    "blocks": pa.schema([("run", pa.int32()), ("block", pa.int32())]),
 }
 
 # Every planned recording beside its row, in the block that it was planned for; and whether a later run was to replace
 # it, or did.
 _PAIRS = """
-with done as (select distinct run_id, block from blocks),
-newest as (select recording_id, max(run_id) as run_id from recordings group by recording_id),
-replacing as (select recording_id, max(run_id) as run_id from plans where replaces group by recording_id),
+with done as (select distinct run, block from blocks),
+newest as (select recording_id, max(run) as run from recordings group by recording_id),
+replacing as (select recording_id, max(run) as run from plans where replaces group by recording_id),
 pairs as (
-    select run_id, block, recording_id, plans.uri as uri, {differing},
-        plans.run_id is not null as is_planned, recordings.run_id is not null as is_there,
-        done.run_id is not null as is_done, newest.run_id is not null as is_anywhere,
-        greatest(coalesce(newest.run_id, ''), coalesce(replacing.run_id, '')) > run_id as is_replaced
-    from plans full join recordings using (run_id, block, recording_id)
-    left join done using (run_id, block)
+    select run, block, recording_id, plans.uri as uri, {differing},
+        plans.run is not null as is_planned, recordings.run is not null as is_there,
+        done.run is not null as is_done, newest.run is not null as is_anywhere,
+        coalesce(newest.run > run, false) or coalesce(replacing.run > run, false) as is_replaced
+    from plans full join recordings using (run, block, recording_id)
+    left join done using (run, block)
     left join newest using (recording_id)
     left join replacing using (recording_id)
 )
-select run_id, {counted} from pairs where run_id in $runs group by run_id order by run_id desc
+select run, {counted} from pairs where run in $planned group by run order by run desc
 """
 _NOT_AS_PLANNED = "is not what was planned in {count} rows, first {uri}"
 # What is wrong with a pair, and what a problem says of so many of them and of the first.
 _WRONG = {
-    "is_planned and not is_replaced and not is_anywhere and run_id in $whole": (
+    "is_planned and not is_replaced and not is_anywhere and run in $whole": (
         "{count} planned recordings have no row, first {uri}"
     ),
     **{f"is_planned and is_there and differs_{name}": f"{name} {_NOT_AS_PLANNED}" for name in PLANNED},
@@ -62,11 +63,15 @@ _WRONG = {
 
 _CALLS = """
 with made as (
-    select call_id, coalesce(min(date) filter (date <> $unknown), $unknown) as date, count(*) as recordings,
+    select call_id, coalesce(cast(min(try_cast(date as date)) as varchar), $unknown) as date, count(*) as recordings,
         sum(decoded_s) as duration_s, coalesce(bool_or(date in $waiting), false) as waits
     from recordings where call_id is not null group by call_id
 ),
-said as (select distinct on (call_id) * from calls order by call_id, date),
+said as (
+    from calls where call_id is null or call_id not in (from twice)
+    union all
+    (select distinct on (call_id) * from calls where call_id in (from twice) order by call_id, date)
+),
 pairs as (
     select call_id, said.call_id is not null as is_said, made.call_id is not null as is_made,
         made.date is distinct from said.date as differs_date,
@@ -94,12 +99,15 @@ class Reconciliation:
     ----------
     folder
         On this machine, empty: half a gigabyte for a million recordings may come to lie there.
+    runs
+        The ids of all that are told of, oldest first.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, runs: Iterable[str]) -> None:
+        self._folder, self._runs = folder, list(runs)
+        self._number = {run_id: number for number, run_id in enumerate(self._runs)}
         self._spools = {name: Spool(folder / f"{name}.parquet", each) for name, each in _SCHEMAS.items()}
-        self._planned: list[str] = []
+        self._planned: list[int] = []
 
     def take_plan(self, run_id: str, parts: Iterable[pa.Table]) -> None:
         """Take the stored plan of a run; only of those whose plan was taken whole are rows compared with it.
@@ -110,16 +118,16 @@ class Reconciliation:
             What reading the parts raises.
         """
         for rows in parts:
-            self._spools["plans"].add(_with(rows, run_id=run_id))
-        self._planned.append(run_id)
+            self._spools["plans"].add(_with(rows, run=self._number[run_id]))
+        self._planned.append(self._number[run_id])
 
     def take_recordings(self, part: Part, rows: pa.Table) -> None:
         """Take the rows of `recordings` in a committed part."""
-        self._spools["recordings"].add(_with(rows, run_id=part.run_id, block=part.block, date=part.date))
+        self._spools["recordings"].add(_with(rows, run=self._number[part.run_id], block=part.block, date=part.date))
 
     def take_block(self, part: Part) -> None:
         """Take note that a block was committed."""
-        self._spools["blocks"].add(pa.table({"run_id": [part.run_id], "block": [part.block]}))
+        self._spools["blocks"].add(pa.table({"run": [self._number[part.run_id]], "block": [part.block]}))
 
     def take_calls(self, date: str, rows: pa.Table) -> None:
         """Take the rows of `calls` of a date."""
@@ -140,19 +148,21 @@ class Reconciliation:
             for name, spool in self._spools.items():
                 self._database.register(name, self._database.read_parquet(str(spool.close())))
             yield from self._twins()
-            yield from self._against_plans(list(whole))
+            yield from self._against_plans([self._number[run_id] for run_id in whole])
             yield from self._calls(list(waiting))
             self._database.close()
 
     def _twins(self) -> Iterator[str]:
         found = self._database.execute(
-            "select recording_id, count(*), string_agg(concat('block ', block, ' of run ', run_id), ', ' order by "
-            "run_id, block) from recordings group by recording_id having count(*) > 1 order by recording_id"
+            "select recording_id, list((run, block) order by run, block) from recordings where recording_id in (select "
+            "recording_id from recordings group by recording_id having count(*) > 1) "
+            "group by recording_id order by recording_id"
         )
-        for recording_id, count, places in found.fetchall():
-            yield f"recordings: recording {recording_id} has {count} rows, expected one: {places}"
+        for recording_id, blocks in found.fetchall():
+            places = ", ".join(f"block {block} of run {self._runs[run]}" for run, block in blocks)
+            yield f"recordings: recording {recording_id} has {len(blocks)} rows, expected one: {places}"
 
-    def _against_plans(self, whole: list[str]) -> Iterator[str]:
+    def _against_plans(self, whole: list[int]) -> Iterator[str]:
         differing = ", ".join(
             f"coalesce(plans.{name}, '') <> coalesce(recordings.{name}, '') as differs_{name}" for name in PLANNED
         )
@@ -162,16 +172,20 @@ class Reconciliation:
             for wrong in _WRONG
         )
         query = _PAIRS.format(differing=differing, counted=counted)
-        found = self._database.execute(query, {"runs": self._planned, "whole": whole})
-        for run_id, *counts in found.fetchall():
+        found = self._database.execute(query, {"planned": self._planned, "whole": whole})
+        for run, *counts in found.fetchall():
             for text, (count, uri, recording_id) in zip(_WRONG.values(), _by_three(counts), strict=True):
                 if count:
-                    yield f"run {run_id}: {text.format(count=count, uri=uri, recording_id=recording_id)}"
+                    yield f"run {self._runs[run]}: {text.format(count=count, uri=uri, recording_id=recording_id)}"
 
     def _calls(self, waiting: list[str]) -> Iterator[str]:
+        self._database.execute(
+            "create table twice as select call_id from calls where call_id is not null group by call_id "
+            "having count(*) > 1"
+        )
         twice = self._database.execute(
-            "select call_id, count(*), string_agg(distinct date, ', ' order by date) from calls group by call_id "
-            "having count(*) > 1 order by call_id"
+            "select call_id, count(*), string_agg(distinct date, ', ' order by date) from calls "
+            "where call_id in (from twice) group by call_id order by call_id"
         )
         for call_id, count, dates in twice.fetchall():
             yield f"calls: call {call_id} has {count} rows, expected one: {dates}"

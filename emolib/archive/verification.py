@@ -115,7 +115,7 @@ def verify(pred: AnyPath, *, folder: Path | None = None) -> Verification:
     done = committed(pred)
     problems += _stray_files(pred, runs, set(done), counts)
     with TemporaryDirectory(dir=folder) as room:
-        found = Reconciliation(Path(room))
+        found = Reconciliation(Path(room), runs)
         for part in done:
             if part.run_id not in runs:
                 problems.append(f"{_where(part, 'recordings')}: run {part.run_id} is not among the runs")

@@ -30,7 +30,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def _found(plans: list[Any], rows: list[Any], whole: set[str]) -> list[str]:
     with TemporaryDirectory() as folder:
-        found = Reconciliation(Path(folder))
+        found = Reconciliation(Path(folder), RUNS)
         for run_id in RUNS:
             own = [
                 dict(zip(("recording_id", "block", "replaces"), row[1:], strict=True))
@@ -82,7 +82,7 @@ def test_rows_against_what_was_planned(plans: list[Any], rows: list[Any], whole:
 
 
 def test_a_plan_that_could_not_be_read_is_compared_with_nothing(tmp_path: Path) -> None:
-    found = Reconciliation(tmp_path)
+    found = Reconciliation(tmp_path, RUNS)
     part = Part(DATES[0], RUNS[0], 0)
     found.take_recordings(part, _table([{"recording_id": "a", "call_id": "c"}]))
     found.take_calls(DATES[0], pa.table({"call_id": ["c"], "recordings": [1], "duration_s": [None]}))

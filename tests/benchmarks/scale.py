@@ -4,7 +4,8 @@ Three figures, each from processes of its own:
 
 - The plan: so many recordings listed (made up, one after the other), planned and stored, on one core: seconds, the
   largest memory of the process, and of the folder for temporary files; then the night after it: all of them but a
-  thousand have their rows, and the plan has a limit.
+  thousand have their rows, and the plan has a limit; and the rows of all of them, with those of their calls, compared
+  with the plan, as `verify` does once it has read them.
 - The use of workers: a real scheduler, 200 worker objects in 8 processes, and `jobs.fanout.fan_out` as every job uses
   it, over tasks that wait as long as a block takes (10 to 60 s, 30 s on average): the share of the workers' time that
   is task, once each has had its first; tasks per second; memory of driver and scheduler.
@@ -45,6 +46,8 @@ from emolib.archive.ledger import Run
 from emolib.archive.listing import described, store
 from emolib.archive.plan import KNOWN, Choice
 from emolib.archive.planning import Planner
+from emolib.archive.predictions import Part
+from emolib.archive.reconciliation import Reconciliation
 from emolib.sound.manifest import Recording, recording_id
 from jobs.fanout import Block, Done, fan_out
 
@@ -87,6 +90,9 @@ def _plan(recordings: int) -> dict[str, Any]:
         choice = Choice(since="2024-12-01", limit_s=80_000.0, backfill_s=20_000.0)
         later = Planner(listing.place, known, folder=folder).plan(choice, block_s=3600.0)
         next_night = {"recordings": sum(map(len, later)), "planned_s": round(time.perf_counter() - began, 1)}
+        began = time.perf_counter()
+        _compare(run, folder)
+        compared_s = time.perf_counter() - began
     return {
         "recordings": facts["recordings"],
         "blocks": facts["blocks"],
@@ -95,9 +101,28 @@ def _plan(recordings: int) -> dict[str, Any]:
         "cpu_s": round(cpu, 1),
         "cpu_of_planning_s": round(cpu - listed_cpu, 1),
         "next_night": next_night,
+        "compared_s": round(compared_s, 1),
         "largest_temporary_mb": round(max(largest) / 2**20),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
+
+
+def _compare(run: Run, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        found = Reconciliation(Path(name), [run.run_id])
+        found.take_plan(run.run_id, run.plan_parts())
+        for rows in run.plan_parts():
+            blocks = rows["block"].to_numpy()
+            for at in np.split(np.arange(len(blocks)), np.flatnonzero(np.diff(blocks)) + 1):
+                own = rows.slice(int(at[0]), len(at))
+                part = Part(own["date"][0].as_py(), run.run_id, int(blocks[at[0]]))
+                seconds = pa.array([60.0] * len(own))
+                found.take_block(part)
+                found.take_recordings(part, own.append_column("decoded_s", seconds))
+                calls = {"call_id": own["call_id"], "recordings": pa.array([1] * len(own)), "duration_s": seconds}
+                found.take_calls(part.date, pa.table(calls))
+        problems = list(found.problems(whole=[run.run_id], waiting=()))
+        assert problems == [], problems
 
 
 @contextmanager
