@@ -326,10 +326,8 @@ class Run:
                 chosen &= is_before(rows["date"], before)
             gone |= {*rows.loc[chosen, "recording_id"]}
             orphaned |= bool(rows["duplicate_of"].isin(set(recording_ids)).any())
-            count, estimated_s = (
-                count + int((~chosen).sum()),
-                estimated_s + float(rows.loc[~chosen, "estimated_s"].sum()),
-            )
+            left = rows[~chosen]
+            count, estimated_s = count + len(left), estimated_s + float(left["estimated_s"].sum())
         self._sweep_folder()
         if not gone and not orphaned:
             return
