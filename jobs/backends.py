@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from distributed.security import Security
 from distributed.utils import get_ip_interface
 
 from emolib.errors import EmolibError, SettingsError
-from jobs.console import say
+from jobs.console import StalledError, say
 from jobs.security import security, security_settings, worker_arguments
 from jobs.specs import Cloud, Kubernetes, Slurm, Srun, Ssh
 from jobs.workers import ONE_THREAD
@@ -44,6 +45,9 @@ _ELSEWHERE = {
 }
 _NO_DASHBOARD = {"dashboard": False}
 _AGAIN_S = 2.0  # between attempts to make what is being deleted
+_SLURM_ANSWERS_S = 120.0
+_SLURM_IS_AWAY = "Unable to contact|timed out|[Tt]emporar|Zero Bytes"
+_AGAIN = "run the same command again: what is done stays done"
 
 
 def ssh(spec: Ssh) -> AbstractContextManager[Client]:
@@ -104,7 +108,7 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
         )
         try:
             _try_submitting(cluster.job_script())
-        except SettingsError:
+        except EmolibError:
             cluster.close()
             raise
     if spec.workers is not None:
@@ -116,12 +120,21 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
 
 def _try_submitting(script: str) -> None:
     """Ask Slurm whether it would take a job: where it takes none, dask-jobqueue logs that, and waits for workers."""
+    command = ["sbatch", "--test-only"]
     try:
-        asked = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            command, input=script, capture_output=True, text=True, timeout=_SLURM_ANSWERS_S, check=False
+        )
     except OSError as error:
         raise SettingsError(f"sbatch can't be run ({error}), expected a machine that may submit jobs") from error
+    except subprocess.TimeoutExpired as error:
+        raise StalledError(
+            f"Slurm did not answer within {error.timeout:.0f} s: see that it works, then {_AGAIN}"
+        ) from error
     if asked.returncode:
         said = " ".join(asked.stderr.split())
+        if re.search(_SLURM_IS_AWAY, said):
+            raise StalledError(f"Slurm can't be reached: {said}; see that it works, then {_AGAIN}")
         raise SettingsError(
             f"Slurm takes no such job: {said}; change partition, account, walltime, … in the cluster file"
         )

@@ -99,7 +99,7 @@ def _there(
                 ill = {worker: error for worker, error in found.items() if isinstance(error, BaseException)}
                 text = "; ".join(f"{worker}: {_line(error)}" for worker, error in list(ill.items())[:3])
                 yield _Check(f"{name}, from the workers", not ill, text or next(iter(found.values())))
-    except EmolibError as error:
+    except (EmolibError, OSError) as error:
         yield _Check("cluster", False, _line(error))
 
 

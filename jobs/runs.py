@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from emolib.archive import ledger
 from emolib.archive.blocks import load_bundle
@@ -145,7 +146,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
 
 def _stall_s(run: ledger.Run) -> float:
     """Return how long no block may end: longer than a recording that hangs is waited for, twice."""
-    longest_s = float(run.plan("estimated_s")["estimated_s"].max())
+    longest_s = max((pc.max(part["estimated_s"]).as_py() or 0.0 for part in run.plan_parts()), default=0.0)
     return _STALL_S + 2 * max(run.config.limits.recording_s, longest_s / SLOWEST)
 
 

@@ -23,7 +23,10 @@ _SOME_WORKERS = 64
 
 def _memory(text: str) -> str:
     """Check a size such as ``2GiB``."""
-    found = parse_bytes(text)
+    try:
+        found = parse_bytes(text)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is no size, expected one such as '2GiB'") from error
     if found < _LEAST_MEMORY:
         raise ValueError(f"{text!r} is {found} bytes, expected room for a process, such as '2GiB'")
     return text
@@ -87,7 +90,8 @@ class Address(_Secured):
     def _encrypted(self) -> Address:
         found = urlsplit(self.address)  # whose port may raise, too
         scheme, host = found.scheme, found.hostname
-        if scheme not in ("tls", "tcp") or host is None or found.port is None:
+        is_plain = self.address.startswith(("tls://", "tcp://")) and not (found.path or found.query or found.fragment)
+        if not is_plain or host is None or found.port is None:
             raise ValueError(f"{self.address} is no scheduler's address, expected one such as tls://host:8786")
         if scheme == "tls" and self.tls is False:
             raise ValueError(f"tls = false found with {self.address}, expected tcp://, or certificates")
@@ -202,6 +206,11 @@ class Slurm(_Scaled):
     directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
 
+    @property
+    def most_workers(self) -> int:
+        """How many workers there will be at most: those of whole jobs."""
+        return -(-super().most_workers // self.workers_per_job) * self.workers_per_job
+
 
 class Srun(_Started):
     """The whole batch inside one allocation of Slurm: the job runs in a script of `sbatch`, its workers by `srun`.
@@ -300,8 +309,9 @@ def cluster_spec(spec: str | None, *, workers: int | None = None) -> ClusterSpec
         values = {"kind": "address", "address": spec}
     else:
         values = _read(Path(spec))
-    if workers is not None:  # in the place of all that the file says of their number
-        values = {name: value for name, value in values.items() if name not in ("minimum", "maximum")}
+    if workers is not None:
+        if values.get("kind") in ("slurm", "cloud"):  # in the place of all that the file says of their number
+            values = {name: value for name, value in values.items() if name not in ("minimum", "maximum")}
         values["workers"] = workers
     return parse(_Document, {"cluster": {"kind": "local"} | values}).cluster
 

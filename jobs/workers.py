@@ -48,7 +48,8 @@ def _code() -> str:
     """Return a hash of emolib's code: a version's number stays while that is worked on."""
     found = hashlib.blake2b(digest_size=8)
     root = Path(__file__).parents[1]
-    for path in sorted(path for package in ("emolib", "jobs") for path in (root / package).rglob("*.py")):
+    files = (path for package in ("emolib", "jobs") for path in (root / package).rglob("*.py") if path.is_file())
+    for path in sorted(files):
         found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return f"{__version__} ({found.hexdigest()})"
 
@@ -117,13 +118,21 @@ def _register(client: Client, plugin: SameVersions) -> None:
         client.register_plugin(plugin)
     except EmolibError:
         raise
-    except OSError as error:
-        raise StalledError(GONE) from error
-    except Exception as error:  # Dask passes on what a worker said of its own as no class of its own
+    except Exception as error:  # Dask passes on whatever it is that a worker said
+        if _is_gone(client):
+            raise StalledError(GONE) from error
         raise SettingsError(
-            f"a worker can't be asked for its versions ({error}), expected emolib in its environment: install the "
-            "driver's versions there"
+            f"a worker, or the scheduler, can't be asked for its versions ({error}), expected emolib in its "
+            "environment: install the driver's versions there"
         ) from error
+
+
+def _is_gone(client: Client) -> bool:
+    """Return whether the scheduler answers no more."""
+    try:
+        return client.status != "running" or client.run_on_scheduler(int) != 0
+    except OSError:
+        return True
 
 
 def _plugins(dask_scheduler: Any) -> list[str]:

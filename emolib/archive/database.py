@@ -23,7 +23,7 @@ _SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
-_GROUP = 50_000  # rows that are written together
+_GROUP, _TABLES = 50_000, 1000  # rows, and tables, that are written together
 
 
 def connected(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -53,8 +53,12 @@ def room(folder: Path, purpose: str) -> Iterator[None]:
             raise KeyboardInterrupt from error
         if not isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
             raise
-        what = f"no room to {purpose}, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
-        raise OSError(errno.ENOSPC, what, str(folder)) from error
+        raise _no_room(folder, purpose, said) from error
+
+
+def _no_room(folder: Path, purpose: str, said: object) -> OSError:
+    what = f"no room to {purpose}, expected half a gigabyte for a million recordings; TMPDIR says where ({said})"
+    return OSError(errno.ENOSPC, what, str(folder))
 
 
 class Spool:
@@ -64,11 +68,17 @@ class Spool:
     ----------
     place
         The file on this machine.
+
+    Raises
+    ------
+    OSError
+        Like every method: with `errno.ENOSPC`, if there is no room.
     """
 
     def __init__(self, place: Path, schema: pa.Schema) -> None:
         self.place, self._schema = place, schema
-        self._writer = pq.ParquetWriter(place, schema, compression="zstd", compression_level=1)
+        with self._room():
+            self._writer = pq.ParquetWriter(place, schema, compression="zstd", compression_level=1)
         self._waiting: list[pa.Table] = []
         self._rows = 0
 
@@ -76,16 +86,27 @@ class Spool:
         """Take rows that have the columns of the schema, and perhaps more."""
         self._waiting.append(rows.select(self._schema.names).cast(self._schema))
         self._rows += len(rows)
-        if self._rows >= _GROUP:
+        if self._rows >= _GROUP or len(self._waiting) >= _TABLES:
             self._flush()
 
     def close(self) -> Path:
         """Return the finished file."""
         self._flush()
-        self._writer.close()
+        with self._room():
+            self._writer.close()
         return self.place
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
+            with self._room():
+                self._writer.write_table(pa.concat_tables(self._waiting))
         self._waiting, self._rows = [], 0
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise _no_room(self.place.parent, "keep rows in", error.strerror) from error

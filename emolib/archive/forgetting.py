@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from emolib.archive.calls import is_before
 from emolib.archive.joining import refresh_calls
-from emolib.archive.ledger import known, runs
+from emolib.archive.ledger import ids_with_rows, runs
 from emolib.archive.predictions import Part, committed, scan
 from emolib.archive.rewriting import take_out
 from emolib.archive.schemas import schema
@@ -51,13 +51,14 @@ def forget(pred: AnyPath, recording_ids: Collection[str], *, before: str | None 
         return 0
     taken = take_out(pred, recording_ids, _parts(pred, before))
     refresh_calls(pred)
-    kept = {*known(pred)["recording_id"]} & {*recording_ids}  # of other days, by a later run
+    wanted = {*recording_ids}
+    kept = {name for name in ids_with_rows(pred) if name in wanted}  # of other days, by a later run
     for run in runs(pred):
-        run.forget({*recording_ids} - kept)
+        run.forget(wanted - kept)
         if kept:
             run.forget(kept, before=before)
     for rows in _named(pred, before=before):
-        if left := rows.loc[rows["recording_id"].isin(set(recording_ids)), "recording_id"].tolist():
+        if left := rows.loc[rows["recording_id"].isin(wanted), "recording_id"].tolist():
             raise EmolibError(f"recording {left[0]} still named in {pred}, expected no trace; run the same again")
     return taken
 
@@ -81,7 +82,7 @@ def forget_buried(pred: AnyPath) -> int:
     key, hashes = _tombstones(pred)
     if not hashes:
         return 0
-    return forget(pred, {name for name in known(pred)["recording_id"] if _hash(key, name) in hashes})
+    return forget(pred, {name for name in ids_with_rows(pred) if _hash(key, name) in hashes})
 
 
 def bury(pred: AnyPath, ids: Iterable[str]) -> None:

@@ -318,18 +318,18 @@ class Run:
         """
         if self.is_open:
             self.sweep()
-        gone, orphaned, count, estimated_s = set[str](), False, 0, 0.0
+        wanted, gone, has_orphans, count, estimated_s = set(recording_ids), set[str](), False, 0, 0.0
         for part in self.plan_parts():
             rows = part.select(["recording_id", "date", "duplicate_of", "estimated_s"]).to_pandas()
-            chosen = rows["recording_id"].isin(set(recording_ids))
+            chosen = rows["recording_id"].isin(wanted)
             if before is not None:
                 chosen &= is_before(rows["date"], before)
             gone |= {*rows.loc[chosen, "recording_id"]}
-            orphaned |= bool(rows["duplicate_of"].isin(set(recording_ids)).any())
+            has_orphans |= bool(rows["duplicate_of"].isin(wanted).any())
             left = rows[~chosen]
             count, estimated_s = count + len(left), estimated_s + float(left["estimated_s"].sum())
         self._sweep_folder()
-        if not gone and not orphaned:
+        if not gone and not has_orphans:
             return
         for place in (self.folder / "verdicts").glob("*.json"):
             stored = read_json(place)
@@ -431,6 +431,21 @@ def known(pred: AnyPath, *more: str) -> pd.DataFrame:
         return columns.empty_table().to_pandas()
     with _readable():
         return scan(pred, "recordings", done, columns).to_table().to_pandas()
+
+
+def ids_with_rows(pred: AnyPath) -> Iterator[str]:
+    """Yield the `recording_id` of all recordings that have their row.
+
+    Raises
+    ------
+    EmolibError
+        If a part of them is damaged.
+    """
+    columns = pa.schema([schema("recordings", ()).field("recording_id")])
+    if done := committed(pred):
+        with _readable():
+            for batch in scan(pred, "recordings", done, columns).to_batches():
+                yield from batch["recording_id"].to_pylist()
 
 
 def store_known(pred: AnyPath, place: Path) -> Path:

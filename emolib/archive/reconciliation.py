@@ -63,7 +63,7 @@ _WRONG = {
 
 _CALLS = """
 with made as (
-    select call_id, coalesce(cast(min(try_cast(date as date)) as varchar), $unknown) as date, count(*) as recordings,
+    select call_id, min(try_cast(replace(nullif(date, $unknown), '-', '') as integer)) as day, count(*) as recordings,
         sum(decoded_s) as duration_s, coalesce(bool_or(date in $waiting), false) as waits
     from recordings where call_id is not null group by call_id
 ),
@@ -74,7 +74,7 @@ said as (
 ),
 pairs as (
     select call_id, said.call_id is not null as is_said, made.call_id is not null as is_made,
-        made.date is distinct from said.date as differs_date,
+        made.day is distinct from try_cast(replace(nullif(said.date, $unknown), '-', '') as integer) as differs_date,
         made.recordings is distinct from said.recordings as differs_recordings,
         coalesce(abs(made.duration_s - said.duration_s) > $tolerance,
             (made.duration_s is null) <> (said.duration_s is null)) as differs_duration_s
@@ -109,16 +109,12 @@ class Reconciliation:
         self._spools = {name: Spool(folder / f"{name}.parquet", each) for name, each in _SCHEMAS.items()}
         self._planned: list[int] = []
 
-    def take_plan(self, run_id: str, parts: Iterable[pa.Table]) -> None:
-        """Take the stored plan of a run; only of those whose plan was taken whole are rows compared with it.
+    def take_plan(self, run_id: str, rows: pa.Table) -> None:
+        """Take some rows of the stored plan of a run."""
+        self._spools["plans"].add(_with(rows, run=self._number[run_id]))
 
-        Raises
-        ------
-        Exception
-            What reading the parts raises.
-        """
-        for rows in parts:
-            self._spools["plans"].add(_with(rows, run=self._number[run_id]))
+    def has_whole_plan(self, run_id: str) -> None:
+        """Take note that the plan of a run was taken to its end; the rows of others are compared with nothing."""
         self._planned.append(self._number[run_id])
 
     def take_recordings(self, part: Part, rows: pa.Table) -> None:

@@ -41,7 +41,7 @@ from emolib.storage import AnyPath, read_json, resolve
 
 _UNFINISHED = "is open; run the job again, and it will be finished first"
 # What reading a damaged plan raises.
-_DAMAGED_PLAN = (OSError, ValueError, KeyError, SettingsError, pa.ArrowException)
+_DAMAGED_PLAN = (OSError, ValueError, KeyError, TypeError, SettingsError, pa.ArrowException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def verify(pred: AnyPath, *, folder: Path | None = None) -> Verification:
             problems.append(f"run {run.run_id} {_UNFINISHED}")
     done = committed(pred)
     problems += _stray_files(pred, runs, set(done), counts)
-    with TemporaryDirectory(dir=folder) as room:
-        found = Reconciliation(Path(room), runs)
+    with TemporaryDirectory(dir=folder) as own:
+        found = Reconciliation(Path(own), runs)
         for part in done:
             if part.run_id not in runs:
                 problems.append(f"{_where(part, 'recordings')}: run {part.run_id} is not among the runs")
@@ -237,6 +237,7 @@ def _readable(place: UPath, table: str, classes: Sequence[str]) -> tuple[pa.Tabl
     try:
         with filesystem(place).open_input_file(place.path) as file:
             rows = pq.read_table(file)
+        rows.validate(full=True)
     except FileNotFoundError:
         return None, ""
     except (OSError, pa.ArrowException) as error:
@@ -333,10 +334,18 @@ def _calls_problems(
 
 def _take_plans(runs: dict[str, ledger.Run], found: Reconciliation) -> Iterator[str]:
     for run in runs.values():
-        try:
-            found.take_plan(run.run_id, run.plan_parts())
-        except _DAMAGED_PLAN as error:
-            yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
+        parts = run.plan_parts()
+        while True:
+            try:
+                if (rows := next(parts, None)) is not None:
+                    rows.validate(full=True)
+            except _DAMAGED_PLAN as error:
+                yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
+                break
+            if rows is None:
+                found.has_whole_plan(run.run_id)
+                break
+            found.take_plan(run.run_id, rows)
 
 
 def _dates(run: ledger.Run) -> set[str]:

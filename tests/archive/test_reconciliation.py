@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, strategies as st
+import pytest
+from hypothesis import given, settings, strategies as st
 
+from emolib.archive.calls import UNKNOWN_DATE
 from emolib.archive.predictions import Part
 from emolib.archive.reconciliation import PLANNED, Reconciliation
 
@@ -38,7 +41,8 @@ def _found(plans: list[Any], rows: list[Any], whole: set[str]) -> list[str]:
                 if row[0] == run_id
             ]
             named = [{**row, "uri": row["recording_id"], "date": DATES[0]} for row in own]
-            found.take_plan(run_id, [_table(named)] if named else [])
+            found.take_plan(run_id, _table(named))
+            found.has_whole_plan(run_id)
         for run_id, name, block, date in rows:
             part = Part(date, run_id, block)
             found.take_block(part)
@@ -76,9 +80,26 @@ def _expected(plans: list[Any], rows: list[Any], whole: set[str]) -> list[str]:
     return lines
 
 
+@settings(deadline=None)
 @given(plans=_PLANS, rows=_ROWS, whole=st.sets(st.sampled_from(RUNS)))
 def test_rows_against_what_was_planned(plans: list[Any], rows: list[Any], whole: set[str]) -> None:
     assert _found(plans, rows, whole) == _expected(plans, rows, whole)
+
+
+@pytest.mark.parametrize(("filed", "problems"), [(DATES[1], 0), (UNKNOWN_DATE, 1)])
+def test_a_call_is_filed_under_the_earliest_date_that_is_known(tmp_path: Path, filed: str, problems: int) -> None:
+    found = Reconciliation(tmp_path, RUNS)
+    for name, date in (("a", UNKNOWN_DATE), ("b", DATES[1])):
+        found.take_recordings(Part(date, RUNS[0], 0), _table([{"recording_id": name, "call_id": "c"}]))
+    found.take_calls(filed, pa.table({"call_id": ["c"], "recordings": [2], "duration_s": [None]}))
+    assert len(list(found.problems(whole=(), waiting=()))) == problems
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plans.parquet").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"no room to keep rows in.*TMPDIR") as raised:
+        Reconciliation(tmp_path, RUNS)
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_a_plan_that_could_not_be_read_is_compared_with_nothing(tmp_path: Path) -> None:

@@ -86,6 +86,26 @@ def test_a_part_that_is_gone_or_damaged_is_found(pred: Path, table: str, problem
     assert any(problem in found for found in verify(pred).problems)
 
 
+@pytest.mark.parametrize("table", ["recordings", "calls"])
+def test_bytes_that_are_no_text_are_a_problem(pred: Path, table: str) -> None:
+    _, place = _part(pred, table)
+    name = "uri" if table == "recordings" else "call_id"
+
+    def spoilt(rows: pa.Table) -> pa.Table:
+        bad = pa.array([b"\xff.wav"] * len(rows), pa.binary())
+        return _with(rows, name, pa.Array.from_buffers(pa.string(), len(rows), bad.buffers()))
+
+    _change(place, spoilt)
+    assert any(f"{place.name}: cannot be read" in found for found in verify(pred).problems), verify(pred).problems
+
+
+@pytest.mark.parametrize("notes", ["[]", '{"parts": null}', '{"parts": ["a"]}'])
+def test_a_plan_of_another_shape_is_a_problem(pred: Path, notes: str) -> None:
+    (place,) = (pred / "_runs").glob("*/plan.json")
+    place.write_text(notes)
+    assert any("its plan cannot be read" in found for found in verify(pred).problems)
+
+
 def test_a_deleted_commit_leaves_orphans_and_missing_rows(pred: Path) -> None:
     _, place = _part(pred, "recordings")
     place.unlink()

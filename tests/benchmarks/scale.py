@@ -110,8 +110,9 @@ def _plan(recordings: int) -> dict[str, Any]:
 def _compare(run: Run, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         found = Reconciliation(Path(name), [run.run_id])
-        found.take_plan(run.run_id, run.plan_parts())
+        found.has_whole_plan(run.run_id)
         for rows in run.plan_parts():
+            found.take_plan(run.run_id, rows)
             blocks = rows["block"].to_numpy()
             for at in np.split(np.arange(len(blocks)), np.flatnonzero(np.diff(blocks)) + 1):
                 own = rows.slice(int(at[0]), len(at))

@@ -109,12 +109,15 @@ def test_only_who_has_certificates_is_let_in(
         ('kind = "address"\naddress = "tls://10.0.0.9:port"', "address"),
         ('kind = "address"\naddress = "http://127.0.0.1:8786"', "such as tls://host:8786"),
         ('kind = "address"\naddress = "tls://10.0.0.9:8786"\ntls = false', "or certificates"),
+        ('kind = "address"\naddress = "tcp://127.0.0.1:8786/foo"', "such as tls://host:8786"),
+        ('kind = "address"\naddress = "TCP://127.0.0.1:8786"', "such as tls://host:8786"),
         ('kind = "ssh"\nhosts = []', "hosts"),
         ('kind = "slurm"\nworkers = 3\nmaximum = 4', "either workers"),
         ('kind = "slurm"', "either workers"),
         ('kind = "slurm"\nminimum = 5\nmaximum = 4', "above maximum"),
         ('kind = "local"\nmemory = "much"', "memory"),
         ('kind = "local"\nmemory = "2"', "'2' is 2 bytes"),
+        ('kind = "local"\nmemory = "1e999"', "no size"),
         ('kind = "cloud"\nworkers = 3\nprovider = "mine"', "provider"),
         ("kind = 3\n[other]", "one table"),
         ("= 3", "TOML"),
@@ -129,6 +132,7 @@ def test_what_a_spec_may_not_say(text: str, said: str, tmp_path: Path) -> None:
     ("text", "workers"),
     [
         ('kind = "slurm"\nminimum = 2\nmaximum = 40', 40),
+        ('kind = "slurm"\nworkers = 3\nworkers_per_job = 7', 7),
         ('kind = "ssh"\nhosts = ["a", "b"]\nworkers_per_host = 3', 6),
         ('kind = "local"\nworkers = 3', 3),
         ('kind = "kubernetes"\nmanifest = "m.yaml"\nworkers = 5', 5),
@@ -141,13 +145,22 @@ def test_how_many_workers_there_will_be(text: str, workers: int, tmp_path: Path)
         assert cluster_spec(spec, workers=7).most_workers == 7
 
 
-def test_a_queue_that_takes_no_such_job_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        ("invalid partition specified: none", SettingsError, "takes no such job: sbatch: error: invalid partition"),
+        ("Unable to contact slurm controller (connect failure)", StalledError, "can't be reached: .* run the same"),
+    ],
+)
+def test_a_queue_that_takes_no_job_is_asked_once(
+    error: str, kind: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sbatch = tmp_path / "sbatch"
-    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: none' >&2\nexit 1\n")
+    sbatch.write_text(f"#!/bin/sh\necho 'sbatch: error: {error}' >&2\nexit 1\n")
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     spec = cluster_spec(str(_spec(tmp_path, 'kind = "slurm"\nworkers = 2\ninterface = "lo"\ntls = false')))
-    with pytest.raises(SettingsError, match="takes no such job: sbatch: error: invalid partition"), connect(spec):
+    with pytest.raises(kind, match=said), connect(spec):
         pass
 
 
@@ -172,17 +185,23 @@ def test_certificates_are_for_their_owner_alone(certificates: Path) -> None:
     assert (refused.exit_code, "exists" in refused.summary["error"]) == (2, True)
 
 
-def test_a_worker_without_emolib_is_refused(tmp_path: Path) -> None:
-    without = (
-        "import sys; sys.modules.update(jobs=None, emolib=None)\nfrom distributed.cli.dask_{0} import main; main()"
-    )
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("import sys; sys.modules.update(jobs=None, emolib=None)", "expected emolib in its environment"),
+        ("import jobs.workers as w\nw._code = lambda: open('/no/such.py')", "No such file.*/no/such.py"),
+    ],
+    ids=["without emolib", "with a damaged one"],
+)
+def test_a_worker_that_cannot_say_its_versions_is_refused(first: str, said: str, tmp_path: Path) -> None:
+    code = f"{first}\nfrom distributed.cli.dask_{{0}} import main; main()"
     own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     up = r"Scheduler at: +(tcp://127.0.0.1:\d+)"
     with _process("scheduler", "--port", "0", *own, until=up, folder=tmp_path) as address:
         worker = ("worker", address, "--nthreads", "1", "--no-nanny", *own)
         with (
-            _process(*worker, until=r"(Registered to)", folder=tmp_path, code=without),
-            pytest.raises(SettingsError, match="expected emolib in its environment"),
+            _process(*worker, until=r"(Registered to)", folder=tmp_path, code=code),
+            pytest.raises(SettingsError, match=said),
             connect(cluster_spec(address)),
         ):
             pass
