@@ -151,7 +151,8 @@ class FeatureStore:
         group.create_array(
             "features",
             shape=(rows, frames, coefficients),
-            shards=(shard_windows, frames, coefficients),
+            # The index of a shard at its beginning: Azure, and adlfs with it, can't be asked for the last bytes of a blob.
+            shards={"shape": (shard_windows, frames, coefficients), "index_location": "start"},
             chunks=(chunk_windows, frames, coefficients),
             dtype="float32",
             fill_value=0.0,
