@@ -3,9 +3,9 @@
 The numbers are those of ``librosa.feature.mfcc(S=librosa.power_to_db(melspectrogram, ref=1, …))`` to 1e-3. The code is
 its own because librosa rebuilds the mel bank at every call and costs a new process seconds of just-in-time compilation.
 
-Every step treats a frame by itself (batched FFT, sparse mel bank, DCT in tiles of a fixed size), so a frame's
-coefficients are bitwise the same whatever else is computed with it; a dense matrix product over all frames would choose
-its kernel by their number.
+Every step treats a frame by itself (batched FFT, sparse mel bank, batched DCT), so a frame's coefficients are bitwise
+the same whatever else is computed with it. A dense matrix product would not do: BLAS chooses its kernel by the number
+of frames, and some kernels (OpenBLAS's for AVX-512) sum a row in another order by where in the matrix it stands.
 
 Everything is float32, but for one thing. A float32 FFT errs by about 1e-7 of a frame's loudest parts. Where bands lie
 so far below those that the coefficients would show it (a loud voice over a floor of -80 dB), the frame is transformed
@@ -32,8 +32,6 @@ from emolib.errors import SettingsError
 # Samples of the frames worked on at a time: they, their spectra and powers stay in a core's second-level cache. More
 # frames in a block cost less in calls; fewer than the least cost more than the cache gives.
 _BLOCK_SAMPLES, _LEAST_FRAMES = 98_304, 128
-# OpenBLAS keeps a product of fewer multiplications on one thread: more would divide it otherwise on another machine.
-_ONE_THREAD = 2**18
 # The largest exposure (see `_exposed`) of a frame whose float32 spectrum is good enough. On speech, music, tones and
 # noise a coefficient erred by at most 4e-6 times the exposure, so by 6e-4 here; the promise is 1e-3.
 _MAX_EXPOSURE = 150.0
@@ -85,7 +83,7 @@ def mfcc(
     log_mel = _log_mel(signal, config)
     if config.top_db is not None:
         np.maximum(log_mel, log_mel.max() - np.float32(config.top_db / 10), out=log_mel)
-    return _cepstra(log_mel, config)[:frames]
+    return _cepstra(log_mel, config)
 
 
 class MfccStream:
@@ -135,7 +133,7 @@ class MfccStream:
         self._rest, self._skip = signal[used:].copy(), self._skip + max(0, used - signal.size)
         if not frames:
             return np.zeros((0, self._config.n_mfcc), np.float32)
-        return _cepstra(_log_mel(signal, self._config), self._config)[:frames]
+        return _cepstra(_log_mel(signal, self._config), self._config)
 
 
 def can_stream(config: MfccConfig) -> bool:
@@ -188,7 +186,7 @@ def frequency_warps(factors: NDArray[np.floating], *, config: MfccConfig) -> NDA
     (True, (40, 40))
     """
     centres, bands = _mel_edges(config)[1:-1], np.arange(config.n_mels)
-    basis = _tables(config).dct / np.float32(10)
+    basis = scipy.fft.dct(np.eye(config.n_mels), axis=1, norm="ortho")[:, : config.n_mfcc]
     # Column by column: a band of the warped spectrum lies between two of the one that there is.
     sources = np.interp(centres / factors[:, None], centres, bands)
     moved = np.maximum(0.0, 1.0 - np.abs(bands[:, None] - sources[:, None, :]))
@@ -217,20 +215,12 @@ class _Tables:
         Mel filters, and below them a row of ones, ``(band + 1, bin)``.
     shares
         Largest weight of each filter over the number of filters, ``(band,)``.
-    dct
-        From the logarithm of mel powers to coefficients of decibels: the orthonormal DCT-II times 10,
-        ``(band, coefficient)``.
-    tile
-        Frames that one matrix product takes. Few enough for BLAS to stay on one thread, which it decides by the number
-        of multiplications; at least two, since numpy sums a lone column in another order than several.
     """
 
     taper: NDArray[np.float32]
     precise_taper: NDArray[np.float64]
     bank: scipy.sparse.csr_array
     shares: NDArray[np.float32]
-    dct: NDArray[np.float32]
-    tile: int
 
 
 @lru_cache(maxsize=8)
@@ -238,26 +228,21 @@ def _tables(config: MfccConfig) -> _Tables:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft)
     filters = _mel_filters(config).astype(np.float32)
     bank = scipy.sparse.csr_array(np.vstack([filters, np.ones_like(filters[:1])]))
-    bands, coefficients = np.arange(config.n_mels)[:, None], np.arange(config.n_mfcc)
-    dct = np.cos(np.pi * (bands + 0.5) * coefficients / config.n_mels) * np.where(coefficients, np.sqrt(2), 1)
     return _Tables(
         taper=hann.astype(np.float32),
         precise_taper=hann,
         bank=bank,
         shares=filters.max(axis=1) / np.float32(config.n_mels),
-        dct=(10 * dct / np.sqrt(config.n_mels)).astype(np.float32),
-        tile=min(128, max(2, _ONE_THREAD // (config.n_mels * config.n_mfcc))),
     )
 
 
 def _log_mel(signal: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
-    """Return the decimal logarithm of the mel spectrogram, shape (band, frame), its last tile filled with the floor."""
+    """Return the decimal logarithm of the mel spectrogram, shape (band, frame)."""
     tables = _tables(config)
     shape = (1 + (signal.size - config.n_fft) // config.hop_length, config.n_fft)
     # A view, as sliding_window_view makes it, in a tenth of its time: that shows in short clips.
     frames = np.ndarray(shape, np.float32, signal, strides=(4 * config.hop_length, 4))
-    log_mel = np.empty((config.n_mels, -(-len(frames) // tables.tile) * tables.tile), np.float32)
-    log_mel[:, len(frames) :] = np.log10(config.amin)
+    log_mel = np.empty((config.n_mels, len(frames)), np.float32)
     step = max(_LEAST_FRAMES, _BLOCK_SAMPLES // config.n_fft)
     for start in range(0, len(frames), step):
         block = frames[start : start + step]
@@ -295,18 +280,19 @@ def _exposed(
     if not len(near):
         return near
     seen = np.where(mel[:-1, near] < amin / 2, amin * np.float32(1e4), floored[:, near])
-    # By rows: numpy sums a lone column in another order than several, and BLAS by their number.
+    # By rows, as in `_cepstra`; BLAS sums otherwise by the number of columns.
     terms = np.ascontiguousarray((tables.shares[:, None] / seen).T)
     return near[np.flatnonzero(energy[near] * terms.sum(axis=1) > limit)]
 
 
 def _cepstra(log_mel: NDArray[np.float32], config: MfccConfig) -> NDArray[np.float32]:
-    """Return the coefficients of whole tiles of frames, shape (frame, coefficient)."""
-    tables = _tables(config)
+    """Return the coefficients of decibels, shape (frame, coefficient)."""
+    # By rows: numpy sums a lone column in another order than several.
+    frames = np.ascontiguousarray(log_mel.T)
     # A frame's mean goes straight to its first coefficient: in a sum with the others it costs them some of their bits.
-    mean = log_mel.mean(axis=0)
-    tiles = (log_mel - mean).reshape(config.n_mels, -1, tables.tile).transpose(1, 2, 0)
-    cepstra: NDArray[np.float32] = np.matmul(tiles, tables.dct).reshape(-1, config.n_mfcc)
+    mean = frames.mean(axis=1)
+    spectra = scipy.fft.dct(frames - mean[:, None], axis=1, norm="ortho")
+    cepstra: NDArray[np.float32] = np.float32(10) * spectra[:, : config.n_mfcc]
     cepstra[:, 0] += np.float32(10 * np.sqrt(config.n_mels)) * mean
     return cepstra
 
