@@ -146,7 +146,8 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
 
 def _stall_s(run: ledger.Run) -> float:
     """Return how long no block may end: longer than a recording that hangs is waited for, twice."""
-    longest_s = max((pc.max(part["estimated_s"]).as_py() or 0.0 for part in run.plan_parts()), default=0.0)
+    parts = run.plan_parts("estimated_s")
+    longest_s = max((pc.max(part["estimated_s"]).as_py() or 0.0 for part in parts), default=0.0)
     return _STALL_S + 2 * max(run.config.limits.recording_s, longest_s / SLOWEST)
 
 

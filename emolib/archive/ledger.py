@@ -36,6 +36,7 @@ from emolib.archive.promotion import in_force
 from emolib.archive.run_settings import RunConfig, shared_settings
 from emolib.archive.schemas import schema
 from emolib.archive.shadow import tables_of_blocks
+from emolib.archive.spool import Spool
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
 from emolib.storage import AnyPath, below, is_local, read_json, resolve, write_bytes, write_json
@@ -185,10 +186,10 @@ class Run:
         names = list(columns or PLAN_SCHEMA.names)
         return self._plan_dataset(None).to_table(columns=names, filter=where).to_pandas()
 
-    def plan_parts(self) -> Iterator[pa.Table]:
-        """Yield the stored plan in its parts, tens of thousands of rows each."""
+    def plan_parts(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield the stored plan, some columns of `PLAN_SCHEMA` or all, in its parts of tens of thousands of rows."""
         for part in read_json(self.folder / "plan.json")["parts"]:
-            yield self._part_of_plan(part["name"])
+            yield self._part_of_plan(part["name"], *columns)
 
     def planned(self, block: int) -> list[PlannedRecording]:
         """Return the planned recordings of one block, in the order of the plan."""
@@ -319,8 +320,8 @@ class Run:
         if self.is_open:
             self.sweep()
         wanted, gone, has_orphans, count, estimated_s = set(recording_ids), set[str](), False, 0, 0.0
-        for part in self.plan_parts():
-            rows = part.select(["recording_id", "date", "duplicate_of", "estimated_s"]).to_pandas()
+        for part in self.plan_parts("recording_id", "date", "duplicate_of", "estimated_s"):
+            rows = part.to_pandas()
             chosen = rows["recording_id"].isin(wanted)
             if before is not None:
                 chosen &= is_before(rows["date"], before)
@@ -359,9 +360,10 @@ class Run:
                     part["name"], rows.set_column(at, PLAN_SCHEMA.field(at), pa.nulls(len(rows), pa.string()))
                 )
 
-    def _part_of_plan(self, name: str) -> pa.Table:
+    def _part_of_plan(self, name: str, *columns: str) -> pa.Table:
         place = below(self.folder / "plan", name)
-        return ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred)).to_table()
+        stored = ds.dataset(place.path, schema=PLAN_SCHEMA, filesystem=filesystem(self.pred))
+        return stored.to_table(columns=list(columns or PLAN_SCHEMA.names))
 
     def _write_plan(self, name: str, rows: pa.Table) -> None:
         sink = pa.BufferOutputStream()
@@ -456,11 +458,11 @@ def store_known(pred: AnyPath, place: Path) -> Path:
     EmolibError
         If a part of them is damaged.
     """
-    done = committed(pred)
-    with pq.ParquetWriter(place, KNOWN, compression="zstd", compression_level=1) as writer, _readable():
+    done, spool = committed(pred), Spool(place, KNOWN)
+    with _readable():
         for batch in scan(pred, "recordings", done, KNOWN).to_batches() if done else ():
-            writer.write_batch(batch)
-    return place
+            spool.add(pa.table(batch))
+    return spool.close()
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emolib.archive.calls import Call, call_date, call_of
 from emolib.archive.metadata import Sources
 from emolib.archive.plan import estimate_s
+from emolib.archive.spool import Spool
 
 if TYPE_CHECKING:
     from emolib.archive.pseudonyms import Pseudonyms
@@ -117,9 +117,7 @@ def _of_calls(
 
 def store(tables: Iterable[pa.Table], place: Path) -> StoredListing:
     """Write what `described` yields to a file."""
-    recordings = 0
-    with pq.ParquetWriter(place, SCHEMA, compression="zstd", compression_level=1) as writer:
-        for table in tables:
-            writer.write_table(table)
-            recordings += len(table)
-    return StoredListing(place, recordings)
+    spool = Spool(place, SCHEMA)
+    for table in tables:
+        spool.add(table)
+    return StoredListing(spool.close(), spool.rows)

@@ -7,11 +7,12 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from emolib.archive.database import Spool, connected, room
+from emolib.archive.database import connected, room
 from emolib.archive.ledger import Run
 from emolib.archive.plan import PLAN_SCHEMA
 from emolib.archive.predictions import committed, scan
 from emolib.archive.schemas import schema
+from emolib.archive.spool import Spool
 
 _ROWS = pa.schema([schema("recordings", ()).field(name) for name in ("recording_id", "run_id")])
 _PLANNED = pa.schema([PLAN_SCHEMA.field(name) for name in ("recording_id", "block", "replaces")])
@@ -32,11 +33,9 @@ def taken_by_others(run: Run, *, folder: Path) -> int:
         if done := committed(run.pred):
             for batch in scan(run.pred, "recordings", done, _ROWS).to_batches():
                 rows.add(pa.table(batch))
-        for part in run.plan_parts():
+        for part in run.plan_parts(*_PLANNED.names):
             planned.add(part)
-        database = connected(folder)
-        for name, spool in (("stored", rows), ("planned", planned)):
-            database.register(name, database.read_parquet(str(spool.close())))
+        database = connected(folder, {"stored": rows.close(), "planned": planned.close()})
         ((count,),) = database.execute(
             """
             with others as (

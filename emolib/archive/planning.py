@@ -58,10 +58,7 @@ class Planner:
     def __init__(self, listing: Path | pa.Table, known: Path | pa.Table, *, folder: Path) -> None:
         self._folder = folder
         with self._room():
-            self._database = connected(folder)
-            for name, rows in (("listing", listing), ("every_known", known)):
-                stored = self._database.read_parquet(str(rows)) if isinstance(rows, Path) else rows
-                self._database.register(name, stored)
+            self._database = connected(folder, {"listing": listing, "every_known": known})
             self._refuse_twins()
             self._look_at_known()
 

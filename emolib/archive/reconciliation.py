@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from emolib.archive.calls import UNKNOWN_DATE
-from emolib.archive.database import Spool, connected, room
+from emolib.archive.database import connected, room
 from emolib.archive.predictions import Part
+from emolib.archive.spool import Spool
 
 TOLERANCE = 1e-3  # of sums of float32
 PLANNED = ("uri", "version", "call_id", "date", "direction", "agent", "queue", "site")
@@ -140,9 +141,7 @@ class Reconciliation:
             Dates whose calls are not up to date, which is known.
         """
         with room(self._folder, "verify in"):
-            self._database = connected(self._folder)
-            for name, spool in self._spools.items():
-                self._database.register(name, self._database.read_parquet(str(spool.close())))
+            self._database = connected(self._folder, {name: spool.close() for name, spool in self._spools.items()})
             yield from self._twins()
             yield from self._against_plans([self._number[run_id] for run_id in whole])
             yield from self._calls(list(waiting))

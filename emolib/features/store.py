@@ -131,6 +131,8 @@ class FeatureStore:
         path = resolve(path)
         cls.refuse_existing(path)
         rows, (frames, coefficients) = len(windows), window_shape(profile.features, profile.windows)
+        # The index of a shard lies at its beginning: Azure can't be asked for the last bytes of a blob.
+        shards: Any = {"shape": (shard_windows, frames, coefficients), "index_location": "start"}
         # All attributes in one write: whoever dies after it has left something that is known as emolib's own.
         group = zarr.create_group(
             _zarr_store(path),
@@ -151,8 +153,7 @@ class FeatureStore:
         group.create_array(
             "features",
             shape=(rows, frames, coefficients),
-            # The index of a shard at its beginning: Azure, and adlfs with it, can't be asked for the last bytes of a blob.
-            shards={"shape": (shard_windows, frames, coefficients), "index_location": "start"},
+            shards=shards,
             chunks=(chunk_windows, frames, coefficients),
             dtype="float32",
             fill_value=0.0,
