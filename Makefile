@@ -15,7 +15,7 @@ help:
 	@echo "make test       the tests (12 minutes on two cores)"
 	@echo "make test-slow  whole jobs, faults and training on top of them"
 	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour)"
-	@echo "make test-clusters  real sshd, Slurm, network namespaces, where they are installed (5 minutes)"
+	@echo "make test-clusters  real sshd, Slurm, network namespaces, stores, where they are installed (10 minutes)"
 	@echo "make check      linter, types, import rules"
 	@echo "make bench      speed and memory against other libraries, into bench.json (10 minutes)"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"

@@ -80,7 +80,9 @@ def test_a_store_that_cannot_be_asked_for_the_last_bytes_of_a_file_is_read(monke
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
     store = created("memory://azure/S.zarr")
     fill(store, 0)
-    features, _ = FeatureStore.open("memory://azure/S.zarr").read(1, 3)  # a part: of a whole shard no index is asked for
+    features, _ = FeatureStore.open("memory://azure/S.zarr").read(
+        1, 3
+    )  # a part: of a whole shard no index is asked for
     assert features[:, 0, 0].tolist() == [1, 1]
 
 
