@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from emolib.credentials import locked_out
 from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
+from emolib.stores import locked_out, out_of_reach
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -149,15 +149,14 @@ def within_budget(failed: int, total: int, budget: float, count: int = 0) -> int
     return EXIT_FAILURES if failed > count and failed / total > budget else EXIT_DONE
 
 
-# What a disk or an object store says that may be over another time. A store's client has such numbers too.
+# What a disk says that may be over another time. A store's client has such numbers too.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REMOTE = getattr(errno, "EREMOTEIO", errno.EIO)  # what s3fs makes of "internal server error"
 _PASSING = _FULL | {errno.EIO, _REMOTE, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def _passes(error: BaseException) -> bool:
-    passing = isinstance(error, ConnectionError | TimeoutError)
-    return passing or (isinstance(error, OSError) and error.errno in _PASSING)
+    return out_of_reach(error) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 def advice(error: BaseException) -> str:

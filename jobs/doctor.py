@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from emolib import __version__
-from emolib.credentials import locked_out
 from emolib.errors import AudioError, EmolibError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute, resolve, try_writing
+from emolib.stores import locked_out
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
 from jobs.specs import ClusterSpec, Kubernetes, cluster_spec

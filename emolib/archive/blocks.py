@@ -18,9 +18,9 @@ from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, place_of
-from emolib.credentials import locked_out
 from emolib.errors import EmolibError, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
+from emolib.stores import locked_out
 
 
 def score_block(
@@ -107,10 +107,10 @@ def _write(pred: str, part: Part, rows: Sequence[RecordingRows], config: RunConf
                 part.path(place, "windows").unlink(missing_ok=True)
         for table, whole in _tables(rows, part, config).items():
             write_part(pred, table, part, whole, classes=classes)
-    except OSError as error:
+    except Exception as error:  # a store's client may raise anything
         if (stop := locked_out(error)) is not None:
             raise stop from error
-        if error.errno not in _NO_ROOM:
+        if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
             raise
         raise OutputError(
             f"{error.strerror} in {pred}, expected room to write to: make some, then run the same command again; what "

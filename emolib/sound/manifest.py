@@ -32,10 +32,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from upath import UPath
 
-from emolib.credentials import locked_out
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.sound.source import unreadable
 from emolib.storage import AnyPath, is_local, resolve
+from emolib.stores import locked_out
 
 _TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".srt", ".vtt", ".textgrid", ".log")
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".parquet", ".xls", ".xlsx", ".db", ".sqlite")

@@ -11,9 +11,9 @@ from typing import Any
 
 from upath import UPath
 
-from emolib.credentials import locked_out
 from emolib.errors import AudioError, Code, EmolibError
 from emolib.storage import is_local
+from emolib.stores import locked_out
 
 # What one request fetches of a remote file. Some file systems would fetch 50 MB to look at a header.
 _REQUEST = 2**20

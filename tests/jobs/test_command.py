@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +52,55 @@ def test_machines_read_what_is_said(calls: Path, model: Path, tmp_path: Path) ->
     assert all({"time", "message"} <= set(line) for line in lines)
     assert lines[-1]["message"] == "plan"
     assert sum(row["recordings"] for row in lines[-1]["rows"]) == ended.summary["to_score"]
+
+
+def _of_azure(status: int, code: str = "") -> Exception:
+    from azure.core.exceptions import HttpResponseError
+
+    error = HttpResponseError("what the store says")
+    error.status_code, error.error_code = status, code
+    return error
+
+
+def _by_adlfs(cause: Exception) -> Exception:
+    error = RuntimeError("Failed to upload block")
+    error.__cause__ = cause
+    return error
+
+
+def _of(module: str, name: str, *arguments: Any, **named: Any) -> Exception:
+    error: Exception = getattr(importlib.import_module(module), name)(*arguments, **named)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "advice"),
+    [
+        (lambda: _of_azure(403, "AuthenticationFailed"), 5, "renew the credentials"),
+        (lambda: _by_adlfs(_of_azure(403, "AuthenticationFailed")), 5, "renew the credentials"),
+        (lambda: _of("gcsfs.retry", "HttpError", {"code": 401, "message": "no"}), 5, "renew the credentials"),
+        (lambda: _of("azure.core.exceptions", "ServiceRequestError", "no"), 5, "see that it works"),
+        (lambda: _by_adlfs(_of_azure(503)), 5, "see that it works"),
+        (lambda: _of("gcsfs.retry", "HttpError", {"code": 503, "message": "no"}), 5, "see that it works"),
+        (lambda: _of("aiohttp", "ClientConnectionError", "no"), 5, "see that it works"),
+        (lambda: _of("botocore.exceptions", "EndpointConnectionError", endpoint_url="no"), 5, "see that it works"),
+        (lambda: _of_azure(409, "BlobImmutableDueToPolicy"), 70, "--debug shows where"),
+        (lambda: _of("gcsfs.retry", "HttpError", {"code": 409, "message": "no"}), 70, "--debug shows where"),
+    ],
+    ids=lambda value: value if isinstance(value, int) else "",
+)
+def test_what_a_store_ends_a_job_with_says_what_to_do(
+    make: Callable[[], Exception], code: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = make()
+
+    def fails(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("jobs.verify.resolve", fails)
+    ended = run_emolib("verify", tmp_path)
+    assert ended.exit_code == code
+    assert advice in ended.summary["error"]
 
 
 @pytest.mark.parametrize(
