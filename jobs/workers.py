@@ -129,10 +129,11 @@ def _register(client: Client, plugin: SameVersions) -> None:
 
 def _is_gone(client: Client) -> bool:
     """Return whether the scheduler answers no more."""
+    if client.status != "running":
+        return True
     try:
-        answer = client.run_on_scheduler(int)  # a scheduler without emolib can do that, too
-        return client.status != "running" or answer != 0
-    except OSError:
+        return bool(client.run_on_scheduler(int) != 0)  # which a scheduler without emolib can do, too
+    except (OSError, RuntimeError):  # the latter where the client gives up just now
         return True
 
 
