@@ -185,6 +185,7 @@ def build(
     mean: NDArray[np.float32],
     scale: NDArray[np.float32],
     seed: int,
+    filters: int = 64,
     frames: int | None = None,
 ) -> keras.Model:
     """Build an untrained network.
@@ -204,6 +205,8 @@ def build(
         Mean and standard deviation of each coefficient over the training data, shape ``(coefficient,)``.
     seed
         Seed of the initial weights and of dropout. Sets the global seeds of Python, NumPy and TensorFlow.
+    filters
+        How wide ``default`` is; ``article`` is as wide as the article's.
     frames
         Length of a window; None: as the profile says. The weights of ``default`` suit windows of any length.
 
@@ -225,7 +228,7 @@ def build(
     features = keras.Input((frames or whole, coefficients), dtype="float32", name="features")
     valid_frames = keras.Input((), dtype="int32", name="valid_frames")
     standardize = Standardize(name="standardize")
-    hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile)
+    hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile, filters)
     told = layers.Dense(len(words), activation="softmax", name="words")(hidden)
     probabilities = Sums(words=words, classes=classes, name="probabilities")(told)
     standardize.set_weights([mean, scale])
@@ -290,15 +293,15 @@ def aligned(
     return moved, lengths
 
 
-def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:
+def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profile, filters: int) -> Any:
     """Two blocks of convolution, pooling and dropout, then a dense layer; padding is seen as it is.
 
     ``valid_frames`` stays unused: the article pads its clips and knows no mask.
     """
-    del features, valid_frames, profile
+    del features, valid_frames, profile, filters
     hidden = standardized
-    for filters in (64, 128):
-        hidden = layers.Conv1D(filters, 5, padding="same", activation="relu")(hidden)
+    for width in (64, 128):
+        hidden = layers.Conv1D(width, 5, padding="same", activation="relu")(hidden)
         hidden = layers.MaxPool1D(4)(hidden)
         hidden = layers.Dropout(0.3)(hidden)
     hidden = layers.Flatten()(hidden)
@@ -310,10 +313,10 @@ def _article(features: Any, standardized: Any, valid_frames: Any, profile: Profi
 _SPEECH_DB = 30.0
 # Steps of 64 ms from the first convolution on: at half as many frames a network of twice the weights takes no longer,
 # but tells less through a telephone (tests/benchmarks/experiments.md).
-_STRIDE, _FILTERS, _JOINED = 4, 64, 128
+_STRIDE = 4
 
 
-def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profile) -> Any:
+def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profile, filters: int) -> Any:
     """Residual dilated convolutions over coefficients and their deltas, all joined and pooled over speech."""
     # The first coefficient is the sum of all bands in dB, over the root of their number.
     speech = Speech(range=_SPEECH_DB * profile.features.n_mels**0.5)(features, valid_frames)
@@ -321,12 +324,12 @@ def _default(features: Any, standardized: Any, valid_frames: Any, profile: Profi
     # The convolutions run over frames alone, but as images of height one: ONNX Runtime keeps images in the layout of
     # its fast kernels from the first convolution to the last, and turns a sequence round before and after each.
     hidden = layers.Reshape((1, *hidden.shape[1:]))(hidden)
-    hidden = layers.Activation("relu")(_normalised_convolution(hidden, _FILTERS, _STRIDE + 1, strides=_STRIDE))
+    hidden = layers.Activation("relu")(_normalised_convolution(hidden, filters, _STRIDE + 1, strides=_STRIDE))
     levels = []
     for dilation in (1, 2, 4, 8):
-        hidden = _residual(hidden, _FILTERS, dilation)
+        hidden = _residual(hidden, filters, dilation)
         levels.append(hidden)
-    hidden = layers.Activation("relu")(_normalised_convolution(layers.Concatenate()(levels), _JOINED, 1))
+    hidden = layers.Activation("relu")(_normalised_convolution(layers.Concatenate()(levels), 2 * filters, 1))
     hidden = layers.Reshape(hidden.shape[2:])(hidden)
     hidden = AttentiveStatistics(stride=_STRIDE, units=64)(hidden, speech)
     return layers.Dropout(0.5)(hidden)
@@ -356,5 +359,5 @@ def _slope(features: Any) -> Any:
     return (near + 2.0 * far) / 10.0
 
 
-_BODIES: dict[str, Callable[[Any, Any, Any, Profile], Any]] = {"default": _default, "article": _article}
+_BODIES: dict[str, Callable[[Any, Any, Any, Profile, int], Any]] = {"default": _default, "article": _article}
 ARCHITECTURES = tuple(_BODIES)

@@ -60,6 +60,10 @@ class Recipe:
     speech_s
         Seconds of speech that a row keeps while it is learnt from, a random stretch; None: everything. An epoch takes
         half as long, and no epoch shows a long row as the last one did.
+    filters
+        How wide the default network is; the article's is as wide as it is.
+    near_filters
+        The same where the speakers are known: there is more to remember of them than to learn of others.
     """
 
     epochs: int
@@ -75,6 +79,8 @@ class Recipe:
     near_voice: float = 0.0
     even_words: bool = False
     speech_s: float | None = None
+    filters: int = 64
+    near_filters: int = 96
 
     @property
     def fingerprint(self) -> str:
@@ -123,6 +129,7 @@ class Recipe:
             voice=self.near_voice,
             augmentation=augmentation,
             even_words=speaker_dependent,
+            filters=self.near_filters if speaker_dependent else self.filters,
         )
 
     def weights(self, counts: NDArray[np.int64], class_of: Sequence[int]) -> NDArray[np.float32]:

@@ -141,7 +141,7 @@ def fit(
     rows = _rows(store, scheme, labels, train=train, validation=validation)
     recipe = RECIPES[architecture].adapted(speaker_dependent=speaker_dependent, tells_gender=scheme.tells_gender)
     lesson = Lesson(store, recipe, labels, rows.learnt_from, classes=len(scheme.classes), seed=seed)
-    model, learner, mean = _networks(store, scheme, architecture, lesson, rows, seed=seed)
+    model, learner, mean = _networks(store, scheme, architecture, lesson, rows, filters=recipe.filters, seed=seed)
     epochs = epochs or recipe.passes(lesson.steps)
     _compile(learner, recipe, epochs * lesson.steps)
     facts = {
@@ -225,7 +225,14 @@ def _rows(
 
 
 def _networks(
-    store: FeatureStore, scheme: schemes.LabelScheme, architecture: str, lesson: Lesson, rows: _Rows, *, seed: int
+    store: FeatureStore,
+    scheme: schemes.LabelScheme,
+    architecture: str,
+    lesson: Lesson,
+    rows: _Rows,
+    *,
+    filters: int,
+    seed: int,
 ) -> tuple[keras.Model, keras.Model, NDArray[np.float32]]:
     """Return a network for whole windows, its twin that learns from pieces of them, and the mean that both take off."""
     build = partial(
@@ -234,6 +241,7 @@ def _networks(
         profile=store.profile,
         words=lesson.class_of,
         classes=len(scheme.classes),
+        filters=filters,
         seed=seed,
     )
     coefficients = lesson.source.shape[2]

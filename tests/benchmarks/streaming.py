@@ -97,7 +97,8 @@ def _training(store: FeatureStore, memory: InMemory) -> dict[str, Any]:
     from emolib.learning.model import build
 
     scale = np.full(store.shape[2], 20.0, np.float32)
-    model = build("default", profile=store.profile, classes=CLASSES, mean=np.zeros_like(scale), scale=scale, seed=0)
+    shape: dict[str, Any] = {"words": range(CLASSES), "classes": CLASSES, "mean": np.zeros_like(scale), "scale": scale}
+    model = build("default", profile=store.profile, seed=0, **shape)
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     ready = list(_batches(store).epoch(0))
     ways: dict[str, Callable[[int], Iterable[Batch]]] = {

@@ -38,12 +38,13 @@ def test_classes_or_words_weigh_the_same_unless_they_are_very_rare(counts: list[
         assert share[:3].sum() == pytest.approx(2 / len(counts) if even_words else 0.5, rel=1e-5)
 
 
-def test_voices_stay_near_where_classes_tell_gender_or_speakers_are_known() -> None:
+def test_voices_stay_near_and_networks_grow_where_speakers_are_known() -> None:
     default = RECIPES["default"]
     wide = default.adapted(speaker_dependent=False, tells_gender=False)
     near = default.adapted(speaker_dependent=True, tells_gender=False)
     telling = default.adapted(speaker_dependent=False, tells_gender=True)
-    assert near == replace(telling, even_words=True)
+    assert near == replace(telling, even_words=True, filters=96)
+    assert wide.filters == telling.filters == 64
     assert wide.voices().min() == pytest.approx(1 / wide.voices().max())
     assert near.voices().max() < 1.08 < wide.voices().max()
     assert wide.augmentation.style > near.augmentation.style == 0
