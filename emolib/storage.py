@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -13,6 +14,7 @@ from uuid import uuid4
 from upath import UPath
 
 from emolib.errors import SettingsError
+from emolib.stores import has_no_bucket
 
 AnyPath: TypeAlias = str | os.PathLike[str] | UPath
 
@@ -55,11 +57,14 @@ def resolve(path: AnyPath) -> UPath:
         if not is_local(found):
             _ = found.fs  # made here, so that a missing package shows before any work
     except (ValueError, ImportError) as error:
-        extra = _EXTRAS.get(str(path).partition("://")[0]) if isinstance(error, ImportError) else None
-        remedy = f"pip install 'emolib[{extra}]'" if extra else "with its package installed"
-        raise SettingsError(
-            f"{path} can't be reached ({error}), expected a path or a URL that fsspec knows, {remedy}"
-        ) from error
+        extra = _EXTRAS.get(str(path).partition("://")[0])
+        if extra is None:
+            remedy = "a path or a URL that fsspec knows, with its package installed"
+        elif isinstance(error, ImportError):
+            remedy = f"its package: pip install 'emolib[{extra}]'"
+        else:
+            remedy = "an account and credentials where the store's own tools find them (cluster/README.md)"
+        raise SettingsError(f"{path} can't be reached ({error}), expected {remedy}") from error
     if not is_local(found):
         return found
     return (UPath(found.path) if found.protocol else found).expanduser()
@@ -108,7 +113,8 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
     """
     target = resolve(path)
     if not is_local(target):
-        target.write_bytes(data)
+        with bucket_expected(target):
+            target.write_bytes(data)
         return
     place = Path(target.path)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +127,46 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
         temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_bytes(path: AnyPath, data: bytes) -> None:
+    """Write a file where none is.
+
+    Raises
+    ------
+    FileExistsError
+        If one is; object stores that can't tell write over it.
+    """
+    target = resolve(path)
+    if not is_local(target):
+        if target.exists():
+            raise FileExistsError(f"{path} is there already")
+        with bucket_expected(target):
+            target.fs.pipe_file(target.path, data, mode="create")
+        return
+    place = Path(target.path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("xb") as handle:
+        handle.write(data)
+
+
+@contextmanager
+def bucket_expected(target: UPath) -> Iterator[None]:
+    """See that a bucket that is not there is said to be missing, where something is written to it or listed.
+
+    Raises
+    ------
+    SettingsError
+        If it is not there.
+    """
+    try:
+        yield
+    except Exception as error:  # a store's client may raise anything
+        if not has_no_bucket(error):
+            raise
+        raise SettingsError(
+            f"no bucket or container found for {target}, expected one that is there: make it"
+        ) from error
 
 
 def write_json(path: AnyPath, value: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
-from emolib.stores import locked_out, out_of_reach
+from emolib.stores import forbidden, locked_out, out_of_reach
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -161,6 +161,8 @@ def _passes(error: BaseException) -> bool:
 
 def advice(error: BaseException) -> str:
     """Return what to do about an error that a file system or an object store ended a job with; '' if nobody knows."""
+    if isinstance(error, SettingsError):  # it says what to do
+        return ""
     if locked_out(error) is not None:
         return "renew the credentials, then run the same command again: what is done stays done"
     if _passes(error):
@@ -168,6 +170,8 @@ def advice(error: BaseException) -> str:
         return f"{first}, then run the same command again: what is done stays done"
     if getattr(error, "errno", None) == errno.EROFS:
         return "expected a place that may be written to: give another one, or mount it for writing"
+    if forbidden(error):
+        return "expected a store that lets this job read and write there: give it the rights, or another place"
     return ""
 
 
@@ -177,7 +181,8 @@ def code_of(error: BaseException) -> int:
         return EXIT_INTERRUPTED
     # What a job names as its input or output is a folder where a file should be, or may not be used.
     places = NotADirectoryError | IsADirectoryError | PermissionError
-    if isinstance(error, SettingsError | CycloptsError | places) or getattr(error, "errno", None) == errno.EROFS:
+    is_refused = getattr(error, "errno", None) == errno.EROFS or forbidden(error)
+    if isinstance(error, SettingsError | CycloptsError | places) or is_refused:
         return EXIT_SETTINGS
     if isinstance(error, LockedError):
         return EXIT_LOCKED

@@ -13,7 +13,7 @@ from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import list_recordings
 from emolib.storage import absolute, resolve, try_writing
-from emolib.stores import locked_out
+from emolib.stores import is_the_stores, locked_out
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
 from jobs.specs import ClusterSpec, Kubernetes, cluster_spec
@@ -137,9 +137,9 @@ def _check(name: str, look: Callable[[], str]) -> _Check:
     except (EmolibError, OSError) as error:
         return _Check(name, False, _line(error))
     except Exception as error:  # a store's client may raise anything
-        if (locked := locked_out(error)) is None:
+        if not is_the_stores(error):
             raise
-        return _Check(name, False, _line(locked))
+        return _Check(name, False, _line(locked_out(error) or error))
 
 
 def _is_there(place: str) -> bool:
@@ -147,7 +147,7 @@ def _is_there(place: str) -> bool:
     try:
         return resolve(place).exists()
     except Exception as error:
-        if locked_out(error) is None:
+        if not is_the_stores(error):
             raise
         return True
 

@@ -40,6 +40,7 @@ from emolib.archive.spool import Spool
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
 from emolib.storage import AnyPath, below, is_local, read_json, resolve, write_bytes, write_json
+from emolib.stores import is_the_stores
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
 _PLAN_GROUP = 2000  # rows of a part's row groups: a task reads only those that hold its block
@@ -470,8 +471,9 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise  # the file system's, or a store's, not Parquet's
+        is_parquets = not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+        if is_the_stores(error) or not is_parquets:
+            raise
         raise EmolibError(
             f"predictions that cannot be read found: {' '.join(str(error).split())}; `emolib verify` names such parts: "
             "put them back from a copy, or remove all parts of their block and run the job again"

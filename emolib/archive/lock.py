@@ -23,7 +23,7 @@ from typing import Any
 from uuid import uuid4
 
 from emolib.errors import LockedError
-from emolib.storage import AnyPath, is_local, resolve, write_json
+from emolib.storage import AnyPath, create_bytes, is_local, resolve, write_json
 
 LOCK_NAME = "_lock.json"
 
@@ -94,18 +94,11 @@ class Lock:
         """Write the token where none lies; return whether none did."""
         data = json.dumps(self._token).encode()
         try:
-            if is_local(self._place):
-                place = Path(self._place.path)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with place.open("xb") as handle:
-                    handle.write(data)
-                return True
-            if self._place.exists():
-                return False
-            self._place.fs.pipe_file(self._place.path, data, mode="create")
+            create_bytes(self._place, data)
         except FileExistsError:
             return False
-        self._confirm()
+        if not is_local(self._place):
+            self._confirm()
         return True
 
     def _confirm(self) -> None:

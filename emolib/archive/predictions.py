@@ -25,7 +25,7 @@ from upath import UPath
 from emolib.archive.schemas import KEYS, TABLES, schema
 from emolib.archive.segments import segments
 from emolib.errors import SettingsError
-from emolib.storage import AnyPath, is_local, resolve, write_bytes
+from emolib.storage import AnyPath, bucket_expected, is_local, resolve, write_bytes
 
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 _PART = re.compile(r"part-(\d{8}T\d{6}-[0-9a-f]{4})-(\d{6,})\.parquet")
@@ -77,7 +77,9 @@ def files(pred: AnyPath, table: str) -> list[UPath]:
     if is_local(folder):
         return [path for path in folder.rglob("*") if path.is_file()]
     folder.fs.invalidate_cache()  # fsspec would remember a listing from before the workers wrote
-    names = (name.removeprefix(folder.path).lstrip("/") for name in folder.fs.find(folder.path))
+    with bucket_expected(folder):
+        found = folder.fs.find(folder.path)
+    names = (name.removeprefix(folder.path).lstrip("/") for name in found)
     return [folder / name for name in names if name and name[-1] != "/"]
 
 

@@ -38,6 +38,7 @@ from emolib.archive.schemas import BLOCK_TABLES, KEYS, PROVENANCE, SCHEMA_VERSIO
 from emolib.archive.shadow import Shadow, place_of, tables_of_blocks
 from emolib.errors import Code, SettingsError
 from emolib.storage import AnyPath, read_json, resolve
+from emolib.stores import is_the_stores
 
 _UNFINISHED = "is open; run the job again, and it will be finished first"
 # What reading a damaged plan raises.
@@ -241,6 +242,8 @@ def _readable(place: UPath, table: str, classes: Sequence[str]) -> tuple[pa.Tabl
     except FileNotFoundError:
         return None, ""
     except (OSError, pa.ArrowException) as error:
+        if is_the_stores(error):
+            raise
         return None, f"cannot be read: {str(error).splitlines()[0]}"
     differs = _schema_difference(rows.schema, table, classes)
     return (None if differs else rows), differs
@@ -340,6 +343,8 @@ def _take_plans(runs: dict[str, ledger.Run], found: Reconciliation) -> Iterator[
                 if (rows := next(parts, None)) is not None:
                     rows.validate(full=True)
             except _DAMAGED_PLAN as error:
+                if is_the_stores(error):
+                    raise
                 yield f"run {run.run_id}: its plan cannot be read: {str(error).splitlines()[0]}"
                 break
             if rows is None:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from numpy.typing import NDArray
 from upath import UPath
 from zarr.codecs import ZstdCodec
@@ -26,7 +27,8 @@ from zarr.codecs import ZstdCodec
 from emolib.config import CLEAN, Profile, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
-from emolib.storage import AnyPath, is_local, resolve, write_bytes
+from emolib.storage import AnyPath, bucket_expected, is_local, resolve, write_bytes
+from emolib.stores import is_the_stores
 
 # Only whoever plans or looks at a whole store needs pandas: its import takes a worker half a second.
 if TYPE_CHECKING:
@@ -134,22 +136,19 @@ class FeatureStore:
         # The index of a shard lies at its beginning: Azure can't be asked for the last bytes of a blob.
         shards: Any = {"shape": (shard_windows, frames, coefficients), "index_location": "start"}
         # All attributes in one write: whoever dies after it has left something that is known as emolib's own.
-        group = zarr.create_group(
-            _zarr_store(path),
-            overwrite=True,
-            zarr_format=3,
-            attributes={
-                "kind": KIND,
-                "schema_version": SCHEMA_VERSION,
-                "settings": profile.model_dump(mode="json"),
-                "fingerprint": profile.fingerprint,
-                "versions": {name: version(name) for name in ("emolib", "numpy", "scipy", "soxr", "soundfile", "zarr")},
-                "shard_windows": shard_windows,
-                "source": dict(source or {}),
-                "planned": False,
-                "complete": False,
-            },
-        )
+        attributes = {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "settings": profile.model_dump(mode="json"),
+            "fingerprint": profile.fingerprint,
+            "versions": {name: version(name) for name in ("emolib", "numpy", "scipy", "soxr", "soundfile", "zarr")},
+            "shard_windows": shard_windows,
+            "source": dict(source or {}),
+            "planned": False,
+            "complete": False,
+        }
+        with bucket_expected(path):
+            group = zarr.create_group(_zarr_store(path), overwrite=True, zarr_format=3, attributes=attributes)
         group.create_array(
             "features",
             shape=(rows, frames, coefficients),
@@ -377,6 +376,8 @@ def verify(store: FeatureStore) -> list[str]:
         try:
             features, valid_frames = store.read(start, stop)
         except (OSError, RuntimeError, ValueError) as error:
+            if is_the_stores(error):
+                raise
             problems.append(f"rows {start} to {stop - 1} can't be read: {' '.join(str(error).split())}")
             continue
         good = np.isin(status[start:stop], [Code.OK.status, Code.TRUNCATED.status])
@@ -408,7 +409,12 @@ def _hash(data: bytes) -> str:
 
 
 def _zarr_store(path: UPath) -> Any:
-    return zarr.storage.LocalStore(path.path) if is_local(path) else zarr.storage.FsspecStore.from_url(str(path))
+    if is_local(path):
+        return zarr.storage.LocalStore(path.path)
+    if path.protocol in ("az", "abfs", "abfss"):
+        # Zarr's own loop would run adlfs: then each process ends with a traceback, as that can't take leave of it.
+        return zarr.storage.FsspecStore(AsyncFileSystemWrapper(path.fs, asynchronous=True), path=path.path)
+    return zarr.storage.FsspecStore.from_url(str(path))
 
 
 def _read_group(path: UPath) -> zarr.Group | None:

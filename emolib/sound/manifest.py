@@ -291,18 +291,31 @@ def _remote_lister(root: UPath) -> _List:
     system.invalidate_cache()  # a listing of last night that the file system remembers would hide today's recordings
 
     def entries(folder: str) -> list[_Entry]:
-        found = []
-        for info in system.ls(folder, detail=True):
-            place = info["name"].rstrip("/")
-            if place.strip("/") == folder.strip("/"):
-                if _marks(info) == (None, None) and info["type"] == "directory":
-                    found.append(_Entry(place, "", NAMELESS))
-                continue  # an object store's mark that the folder exists
-            is_folder = info["type"] == "directory"
-            found.append(_Entry(place, place.rsplit("/", 1)[-1], "folder" if is_folder else _remote_file(system, info)))
-        return found
+        found: dict[tuple[str, bool], _Entry] = {}  # adlfs lists a folder twice that has a mark
+        itself = folder.strip("/")
+        for info in _infos(system, itself):
+            place, is_folder = info["name"].rstrip("/"), info["type"] == "directory"
+            if place.strip("/") != itself:
+                below = place.strip("/").startswith(f"{itself}/")
+                name = place.strip("/").removeprefix(f"{itself}/") if below else place.rsplit("/", 1)[-1]
+                found[place, is_folder] = _Entry(place, name, "folder" if is_folder else _remote_file(system, info))
+            # Else an object store's mark that the folder exists, or a folder in it without a name.
+            elif is_folder and _marks(info) == (None, None) and system.find(itself, prefix="/"):
+                found[place, is_folder] = _Entry(place, "", NAMELESS)
+        return list(found.values())
 
     return entries
+
+
+def _infos(system: Any, folder: str) -> list[Mapping[str, Any]]:
+    """Return what a store's file system says of the files and folders in a folder, and perhaps of itself."""
+    infos: list[Mapping[str, Any]] = system.ls(folder, detail=True)
+    if [(info["name"].strip("/"), info["type"]) for info in infos] != [(folder, "file")]:
+        return infos
+    # A blob that is called as the folder is: adlfs does not look further, but for a prefix.
+    parent, _, name = folder.rpartition("/")
+    below = system.find(parent, prefix=f"{name}/", detail=True)
+    return [info for place, info in below.items() if place.strip("/").startswith(f"{folder}/")]
 
 
 def _remote_now(place: UPath) -> _File | None:

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from emolib.archive.ledger import store_known
 from emolib.archive.predictions import Part, parts, place_of_calls
 from emolib.archive.verification import verify
 from emolib.errors import SettingsError
@@ -155,3 +156,27 @@ def test_a_damaged_note_is_the_one_problem(pred: Path, name: str) -> None:
 def test_what_holds_no_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no predictions"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError("away"), TimeoutError("away"), OSError("Forbidden: away")],
+    ids=lambda error: error.args[0],
+)
+def test_a_store_that_is_away_is_no_damage(error: OSError, pred: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any, **named: Any) -> None:
+        raise error
+
+    def known() -> None:
+        store_known(pred, pred.parent / "known.parquet")
+
+    doors: dict[str, Callable[[], object]] = {
+        "emolib.archive.verification.pq.read_table": lambda: verify(pred),
+        "emolib.archive.ledger.Run._part_of_plan": lambda: verify(pred),
+        "emolib.archive.ledger.scan": known,
+    }
+    for reads, asks in doors.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(reads, fails)
+            with pytest.raises(OSError, match="away"):
+                asks()

@@ -13,7 +13,9 @@ import pytest
 from emolib.archive.lock import Lock
 from emolib.archive.verification import verify
 from emolib.errors import LockedError
+from emolib.sound.manifest import list_recordings
 from emolib.storage import resolve
+from jobs.console import EXIT_SETTINGS
 from tests.clusters.conftest import RECORDINGS
 from tests.clusters.emulators import EMULATORS, Emulator
 from tests.faults.world import job, wait_for
@@ -63,6 +65,27 @@ def test_nothing_lies_on_a_disk(bucket: str, corpus: Path, calls: Path, tmp_path
     assert_same_rows(f"{bucket}/P", tmp_path / "P")
     assert verify(f"{bucket}/P").counts["recordings"] == RECORDINGS
     assert system.exists(f"{bucket}/page/index.html")
+
+
+def test_each_recording_is_listed_once_whatever_marks_lie_there(store: Emulator, bucket: str) -> None:
+    """What other tools leave to show a folder, and a folder called as a recording is."""
+    system = resolve(bucket).fs
+    for name in ("a/x.wav", "a/x.wav/y.wav", "a/x.wav/b/z.wav", "a/b/w.wav"):
+        system.pipe_file(f"{bucket}/calls/{name}", b"RIFF")
+    if store.scheme == "az":
+        for folder in ("a", "a/b"):
+            with system.open(f"{bucket}/calls/{folder}", "wb", metadata={"hdi_isfolder": "true"}):
+                pass
+    listing = list_recordings(f"{bucket}/calls")
+    assert sorted(each.uri for each in listing) == ["a/b/w.wav", "a/x.wav", "a/x.wav/b/z.wav", "a/x.wav/y.wav"]
+    assert not listing.left_out
+
+
+def test_a_bucket_that_is_not_there_is_a_wrong_setting(store: Emulator, calls: Path, model: Path) -> None:
+    asked = ("score", calls, "--model", model, "--out", f"{store.scheme}://nosuchbucket/P")
+    ended = run_emolib(*asked)
+    assert ended.exit_code == EXIT_SETTINGS
+    assert "no bucket or container found" in ended.summary["error"]
 
 
 def test_a_run_that_is_killed_goes_on(bucket: str, calls: Path, model: Path, undisturbed: Path) -> None:

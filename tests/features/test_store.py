@@ -219,6 +219,17 @@ def test_numbers_that_are_not_finite_are_found(tmp_path: Path) -> None:
     assert verify(store) == ["rows 4 to 7 hold numbers that are not finite"]
 
 
+def test_a_store_that_is_away_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = created(tmp_path / "S.zarr")
+
+    def fails(*arguments: Any) -> None:
+        raise RuntimeError("Failed to read") from ConnectionResetError("away")  # as adlfs has it
+
+    monkeypatch.setattr(FeatureStore, "read", fails)
+    with pytest.raises(RuntimeError, match="Failed to read"):
+        verify(store)
+
+
 def test_a_shard_that_is_lost_or_rotten_is_found(tmp_path: Path) -> None:
     store = created(tmp_path / "S.zarr")
     for shard in range(3):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from emolib.errors import SettingsError
 from jobs import console
 from jobs.__main__ import _COMMANDS, run
 from tests.jobs.conftest import in_process, run_emolib
@@ -63,9 +64,17 @@ def _of_azure(status: int, code: str = "") -> Exception:
 
 
 def _by_adlfs(cause: Exception) -> Exception:
-    error = RuntimeError("Failed to upload block")
+    return _caused_by(RuntimeError("Failed to upload block"), cause)
+
+
+def _caused_by(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
+
+
+def _in_a_circle() -> Exception:
+    error = RuntimeError("no end")
+    return _caused_by(error, _caused_by(RuntimeError("no beginning"), error))
 
 
 def _of(module: str, name: str, *arguments: Any, **named: Any) -> Exception:
@@ -84,6 +93,15 @@ def _of(module: str, name: str, *arguments: Any, **named: Any) -> Exception:
         (lambda: _of("gcsfs.retry", "HttpError", {"code": 503, "message": "no"}), 5, "see that it works"),
         (lambda: _of("aiohttp", "ClientConnectionError", "no"), 5, "see that it works"),
         (lambda: _of("botocore.exceptions", "EndpointConnectionError", endpoint_url="no"), 5, "see that it works"),
+        (lambda: _of("gcsfs.retry", "HttpError", {"code": "429", "message": "no"}), 5, "see that it works"),
+        (lambda: _of("requests", "ReadTimeout", "no"), 5, "see that it works"),
+        (lambda: OSError("Forbidden: https://store/calls"), 2, "give it the rights"),  # gcsfs
+        (lambda: _of_azure(403, "AuthorizationPermissionMismatch"), 2, "give it the rights"),
+        (lambda: _caused_by(TypeError("a bug"), TimeoutError()), 70, "--debug shows where"),
+        (lambda: _caused_by(SettingsError("give another --out"), TimeoutError()), 2, "give another --out"),
+        (lambda: _in_a_circle(), 70, "--debug shows where"),
+        (lambda: _of("requests.exceptions", "SSLError", "a wrong certificate"), 70, "--debug shows where"),
+        (lambda: _of("httpx", "UnsupportedProtocol", "no"), 70, "--debug shows where"),
         (lambda: _of_azure(409, "BlobImmutableDueToPolicy"), 70, "--debug shows where"),
         (lambda: _of("gcsfs.retry", "HttpError", {"code": 409, "message": "no"}), 70, "--debug shows where"),
     ],
