@@ -293,7 +293,7 @@ def _remote_lister(root: UPath) -> _List:
     def entries(folder: str) -> list[_Entry]:
         found: dict[tuple[str, bool], _Entry] = {}  # adlfs lists a folder twice that has a mark
         itself = folder.strip("/")
-        for info in _infos(system, itself):
+        for info in _infos(system, folder):
             place, is_folder = info["name"].rstrip("/"), info["type"] == "directory"
             if place.strip("/") != itself:
                 below = place.strip("/").startswith(f"{itself}/")
@@ -310,12 +310,13 @@ def _remote_lister(root: UPath) -> _List:
 def _infos(system: Any, folder: str) -> list[Mapping[str, Any]]:
     """Return what a store's file system says of the files and folders in a folder, and perhaps of itself."""
     infos: list[Mapping[str, Any]] = system.ls(folder, detail=True)
-    if [(info["name"].strip("/"), info["type"]) for info in infos] != [(folder, "file")]:
+    itself = folder.strip("/")
+    if [(info["name"].strip("/"), info["type"]) for info in infos] != [(itself, "file")]:
         return infos
     # A blob that is called as the folder is: adlfs does not look further, but for a prefix.
-    parent, _, name = folder.rpartition("/")
+    parent, _, name = itself.rpartition("/")
     below = system.find(parent, prefix=f"{name}/", detail=True)
-    return [info for place, info in below.items() if place.strip("/").startswith(f"{folder}/")]
+    return [info for place, info in below.items() if place.strip("/").startswith(f"{itself}/")]
 
 
 def _remote_now(place: UPath) -> _File | None:
