@@ -134,7 +134,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # oneDNN sums in an order of its own on each CPU type, and TensorFlow says so at every start.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for library in ("distributed", "gcsfs"):  # both say with tracebacks what the job says in a line
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "stop" is as good as Ctrl-C
     result = run(sys.argv[1:])
     if result is None:
