@@ -162,7 +162,7 @@ def bucket_expected(target: UPath) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a store's client may raise anything
-        if not has_no_bucket(error):
+        if is_local(target) or not has_no_bucket(error):
             raise
         raise SettingsError(
             f"no bucket or container found for {target}, expected one that is there: make it"

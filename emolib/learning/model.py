@@ -184,8 +184,8 @@ def build(
     classes: int,
     mean: NDArray[np.float32],
     scale: NDArray[np.float32],
+    filters: int,
     seed: int,
-    filters: int = 64,
     frames: int | None = None,
 ) -> keras.Model:
     """Build an untrained network.
@@ -203,10 +203,10 @@ def build(
         How many classes there are.
     mean, scale
         Mean and standard deviation of each coefficient over the training data, shape ``(coefficient,)``.
-    seed
-        Seed of the initial weights and of dropout. Sets the global seeds of Python, NumPy and TensorFlow.
     filters
         How wide ``default`` is; ``article`` is as wide as the article's.
+    seed
+        Seed of the initial weights and of dropout. Sets the global seeds of Python, NumPy and TensorFlow.
     frames
         Length of a window; None: as the profile says. The weights of ``default`` suit windows of any length.
 

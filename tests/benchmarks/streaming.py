@@ -98,7 +98,7 @@ def _training(store: FeatureStore, memory: InMemory) -> dict[str, Any]:
 
     scale = np.full(store.shape[2], 20.0, np.float32)
     shape: dict[str, Any] = {"words": range(CLASSES), "classes": CLASSES, "mean": np.zeros_like(scale), "scale": scale}
-    model = build("default", profile=store.profile, seed=0, **shape)
+    model = build("default", profile=store.profile, filters=64, seed=0, **shape)
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     ready = list(_batches(store).epoch(0))
     ways: dict[str, Callable[[int], Iterable[Batch]]] = {

@@ -51,6 +51,7 @@ def _untrained(architecture: str) -> Any:
         classes=CLASSES,
         mean=np.arange(COEFFICIENTS, dtype=np.float32),
         scale=np.full(COEFFICIENTS, 2.0, np.float32),
+        filters=64,
         seed=1,
     )
 
