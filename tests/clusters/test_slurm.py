@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from emolib.archive.verification import verify
+from jobs.cluster import connect
+from jobs.fanout import Block, Done, fan_out
+from jobs.specs import cluster_spec
 from tests.clusters.conftest import RECORDINGS
 from tests.faults.world import job, parts, run_apart, wait_for
 from tests.jobs.conftest import assert_same_rows
@@ -145,6 +149,27 @@ def test_workers_as_jobs_and_one_of_them_cancelled(
     assert code == 0, said
     code, summary, said = run_apart("verify", tmp_path / "S.zarr")
     assert (code, summary["whole"]) == (0, True), said
+
+
+def test_a_cluster_grows_with_its_work(
+    slurm: dict[str, str],
+    certificates: Path,
+    spec: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {"memory": "1GiB", "walltime": "00:30:00", "interface": "lo", "tls": str(certificates)}
+    where = spec(kind="slurm", minimum=1, maximum=3, log_directory=str(tmp_path), **own)
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    blocks, running = [Block((4.0,), 60.0) for _ in range(30)], set[int]()
+    with connect(cluster_spec(str(where))) as client:
+        for ended in fan_out(client, time.sleep, blocks):
+            assert isinstance(ended, Done)
+            running.add(len(_running(slurm)))
+    print(f"{sorted(running)} jobs at a time")
+    assert {1, 3} <= running <= {1, 2, 3}
+    wait_for(lambda: not _says(slurm, "squeue", "-h"), "an empty queue")
 
 
 def test_the_whole_batch_inside_one_allocation(
