@@ -169,6 +169,13 @@ def bucket_expected(target: UPath) -> Iterator[None]:
         ) from error
 
 
+def remove_folder(path: AnyPath) -> None:
+    """Remove a folder with all that lies in it, if it is there."""
+    target = resolve(path)
+    if target.exists():
+        target.fs.rm(target.path, recursive=True)
+
+
 def write_json(path: AnyPath, value: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, whole (see `write_bytes`)."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -57,8 +57,9 @@ def train(
 ) -> Result:
     """Train a model on a feature store and write its bundle.
 
-    Some speakers are set aside; the model never learns from them. They say how sure it may be of itself. A training
-    that was killed goes on after its last whole epoch when the same command is run again.
+    Some speakers are set aside at first: they say how sure a model that never heard them may be of itself. Then it
+    learns anew from all. A training that was killed goes on after its last whole epoch when the same command is run
+    again.
 
     Parameters
     ----------
@@ -165,7 +166,10 @@ def _threshold(trained: Trained, precision: float) -> float:
 def say_epoch(entry: dict[str, float]) -> None:
     """Print how an epoch went, and how long the rest will take if it goes on so."""
     left_s = (entry["epochs"] - entry["epoch"]) * entry["seconds"]
+    aside = "learning from all"
+    if "val_uar" in entry:
+        aside = f"set aside: loss {entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f}"
     say(
-        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}, set aside: loss "
-        f"{entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f} ({entry['seconds']:.1f} s, {left_s / 60:.1f} min left)"
+        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}, {aside} "
+        f"({entry['seconds']:.1f} s, {left_s / 60:.1f} min left)"
     )

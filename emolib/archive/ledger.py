@@ -39,7 +39,7 @@ from emolib.archive.shadow import tables_of_blocks
 from emolib.archive.spool import Spool
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
-from emolib.storage import AnyPath, below, is_local, read_json, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, below, is_local, read_json, remove_folder, resolve, write_bytes, write_json
 from emolib.stores import is_the_stores
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
@@ -414,8 +414,7 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
     """Remove the runs that died before their plan was stored: they did nothing. Only for the holder of the lock."""
     removed = [run_id for run_id in unstarted(pred) if not (resolve(pred) / "_runs" / run_id / "summary.json").exists()]
     for run_id in removed:
-        folder = resolve(pred) / "_runs" / run_id
-        folder.fs.rm(folder.path, recursive=True)
+        remove_folder(resolve(pred) / "_runs" / run_id)
     return removed
 
 

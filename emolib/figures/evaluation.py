@@ -141,10 +141,12 @@ def agreement(true: NDArray[np.float64], found: NDArray[np.float64], *, label: s
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draw how a training went: the losses left, the validation speakers' UAR right.
 
+    Epochs that learn from them, too, have a loss of training only.
+
     Parameters
     ----------
     history
-        For each epoch ``epoch``, ``loss``, ``val_loss`` and ``val_uar``.
+        For each epoch ``epoch`` and ``loss``, and for some ``val_loss`` and ``val_uar``.
 
     Examples
     --------
@@ -163,7 +165,9 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     ):
         axes.margins(y=0.1)
         for key, name, colour in series:
-            axes.plot(epochs, [entry[key] for entry in history], dots, color=colour, linewidth=1.5, label=name)
+            axes.plot(
+                epochs, [entry.get(key, np.nan) for entry in history], dots, color=colour, linewidth=1.5, label=name
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.set_xlim(0.5, len(epochs) + 0.5)

@@ -31,14 +31,14 @@ from emolib.errors import EmolibError, GoldenCheckError, SettingsError
 from emolib.features.windows import windowed_features
 from emolib.learning.calibration import soften
 from emolib.learning.validation import Validation
-from emolib.storage import AnyPath, read_json, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, read_json, remove_folder, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
     from emolib.learning.training import Trained
 
 SCHEMA_VERSION = 2
-CHECKPOINT = "training.npz"
-"""Name of the file in a bundle's folder that keeps the state of a training until it ends."""
+CHECKPOINT = "training"
+"""Name of the folder in a bundle's that keeps the state of a training until it ends."""
 
 _GOLDEN_TOLERANCE = 1e-3
 _ONNX_TOLERANCE = 1e-5
@@ -283,7 +283,7 @@ def save(
     for name, data in (files | dict(pages(values) if pages else {})).items():
         write_bytes(path / name, data)
     write_json(path / "bundle.json", values)
-    (path / CHECKPOINT).unlink(missing_ok=True)
+    remove_folder(path / CHECKPOINT)
     return ModelBundle.load(path)
 
 
@@ -294,7 +294,7 @@ def refuse_existing(path: AnyPath) -> None:
     ------
     SettingsError
         If anything lies there but an empty folder, or what a training left that did not end: its checkpoint is the
-        last file to go, `bundle.json` the last to come.
+        last to go, `bundle.json` the last to come.
     """
     path = resolve(path)
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()

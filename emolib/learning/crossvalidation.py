@@ -51,10 +51,10 @@ def cross_validate(
     """Train and test an architecture, fold by fold.
 
     Of each fold's training part some speakers are set aside, by which its temperature and its thresholds are found
-    (under `random5`: some utterances); nothing is chosen by what it is tested on. Where the speakers of a test are
-    learnt from, the network learns for them (see `emolib.learning.training.fit`). Copies to learn from are only learnt
-    from, copies to judge by are only judged, each with its original; see `emolib.sound.variants`. The baseline learns
-    from all clean recordings of the training part, as it needs none aside.
+    (under `random5`: some utterances), before the network learns from the whole part; nothing is chosen by what it is
+    tested on. Where the speakers of a test are learnt from, the network learns for them (see
+    `emolib.learning.training.fit`). Copies to learn from are only learnt from, copies to judge by are only judged, each
+    with its original; see `emolib.sound.variants`. The baseline learns from all clean recordings of the training part.
 
     Parameters
     ----------

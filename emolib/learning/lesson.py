@@ -13,7 +13,7 @@ from emolib.corpora import labels as schemes
 from emolib.features.cepstra import frequency_warps
 from emolib.learning import model as networks
 from emolib.learning.augmentation import Examples, augmented, styled, voiced
-from emolib.learning.batches import Batches, InMemory
+from emolib.learning.batches import Batches, Shards
 from emolib.learning.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Lesson:
     ----------
     store
         Complete.
+    source
+        Where its features are read.
     recipe
         How it is learnt.
     labels
@@ -41,7 +43,7 @@ class Lesson:
     Attributes
     ----------
     source
-        Where features are read.
+        As given.
     frames
         So many of a window are shown at a time.
     class_of
@@ -55,6 +57,7 @@ class Lesson:
     def __init__(
         self,
         store: FeatureStore,
+        source: Shards,
         recipe: Recipe,
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
@@ -62,7 +65,7 @@ class Lesson:
         classes: int,
         seed: int,
     ) -> None:
-        self.source, self.frames = InMemory(store), recipe.frames(store.profile)
+        self.source, self.frames = source, recipe.frames(store.profile)
         words, self.class_of = labels, tuple(range(classes))
         if recipe.words:
             learnt_from = np.isin(np.arange(len(labels)), rows)

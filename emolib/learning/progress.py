@@ -14,11 +14,11 @@ from upath import UPath
 from emolib.config import differences
 from emolib.errors import SettingsError
 from emolib.learning.evaluation import FoldResult
-from emolib.storage import AnyPath, read_json, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, read_json, remove_folder, resolve, write_bytes, write_json
 
 FOLDER = "_folds"
 """Where the folds lie in the folder of an evaluation that is not finished."""
-_CHECKPOINT = "{}.checkpoint.npz"
+_CHECKPOINT = "{}.checkpoint"
 
 
 class Fold(NamedTuple):
@@ -84,11 +84,11 @@ class Progress:
             table.to_parquet(buffer, index=False)
             write_bytes(self._table(number, kind), buffer.getvalue())
         write_json(self._folder / f"{number}.json", asdict(fold.result))
-        (self._folder / _CHECKPOINT.format(number)).unlink(missing_ok=True)
+        remove_folder(self._folder / _CHECKPOINT.format(number))
 
     def remove(self) -> None:
         """Take away what was stored: the evaluation is written."""
-        self._folder.fs.rm(self._folder.path, recursive=True)
+        remove_folder(self._folder)
 
     def _table(self, number: int, kind: str) -> UPath:
         return self._folder / f"{number}.{kind}.parquet"

@@ -64,6 +64,9 @@ class Recipe:
         How wide the default network is; the article's is as wide as it is.
     near_filters
         The same where the speakers are known: there is more to remember of them than to learn of others.
+    learn_again
+        Whether a network learns anew from all rows, those that were set aside included, once these have said how sure
+        it may be of itself: two actors of twenty teach as much as many another change.
     """
 
     epochs: int
@@ -81,6 +84,7 @@ class Recipe:
     speech_s: float | None = None
     filters: int = 64
     near_filters: int = 96
+    learn_again: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -181,5 +185,6 @@ RECIPES = {
         voice=0.16,
         near_voice=0.06,
         speech_s=2.4,
+        learn_again=True,
     ),
 }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,22 +13,20 @@ from numpy.typing import NDArray
 
 from emolib.config import CLEAN, Profile
 from emolib.corpora import labels as schemes
-from emolib.errors import EmolibError, SettingsError
+from emolib.errors import SettingsError
 from emolib.learning import evaluation
-from emolib.learning.augmentation import Examples
-from emolib.learning.batches import Shards, ahead, in_order, usable_rows
+from emolib.learning.batches import InMemory, Shards, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
-from emolib.learning.recipes import RECIPES, Recipe
+from emolib.learning.recipes import RECIPES
 from emolib.learning.validation import Validation
 from emolib.sound.variants import used_for
-from emolib.storage import AnyPath
+from emolib.storage import AnyPath, resolve
 
 try:
     import keras
 
-    from emolib.learning import model as networks
     from emolib.learning.checkpoint import Checkpoint
-    from emolib.learning.lesson import Lesson
+    from emolib.learning.course import Course
 except ModuleNotFoundError as error:  # whoever imports this module wants to train; nothing else needs TensorFlow
     if error.name not in ("keras", "onnx", "tensorflow", "tf2onnx"):
         raise
@@ -41,9 +38,6 @@ if TYPE_CHECKING:
     from emolib.features.store import FeatureStore
 
 
-_EXAMPLES_AHEAD = 4
-
-
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A fitted network and what it was fitted to.
@@ -51,7 +45,7 @@ class Trained:
     Attributes
     ----------
     model
-        With the weights of its last epoch.
+        With the weights of its last epoch. If its recipe says so, it has learnt from the validation rows as well.
     scheme, profile
         What its outputs and its inputs are.
     training
@@ -62,14 +56,14 @@ class Trained:
     priors
         Share of each class that it takes for granted, ``(class,)``: what its rows weigh in the loss.
     windows
-        What it says of the validation windows.
+        What was said of the validation windows by a network that had not learnt from them.
     validation
         The same of utterances (see `emolib.learning.evaluation.utterance_predictions`).
     metrics
         Of the validation utterances (see `emolib.learning.evaluation.metrics`). They chose nothing but the temperature.
     history
-        For each epoch ``epoch``, ``epochs``, ``loss`` (of words, smoothed), ``val_loss`` (of classes), ``val_uar`` and
-        ``seconds``.
+        For each epoch ``epoch``, ``epochs``, ``loss`` (of words, smoothed) and ``seconds``, and, unless the validation
+        rows are learnt from, ``val_loss`` (of classes) and ``val_uar``.
     """
 
     model: keras.Model
@@ -100,6 +94,9 @@ def fit(
 ) -> Trained:
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
+    If the recipe says so, another network then learns from all rows, those of validation included, in the same way, and
+    takes the temperature over: more speakers teach more (see `emolib.learning.recipes.Recipe.learn_again`).
+
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
     are passed over (see `emolib.sound.variants`). Classes, or words, weigh the same in the loss however often they
     occur (see `emolib.learning.recipes.Recipe.weights`); a class without training rows is not learnt. The same seed
@@ -125,7 +122,7 @@ def fit(
     epochs
         So many, over which the learning rate falls; None: as many as the recipe of the architecture says.
     checkpoint
-        File that keeps the state after each epoch. What an interrupted training of the same kind left there is
+        Folder that keeps the state after each epoch. What an interrupted training of the same kind left there is
         continued.
     on_epoch
         Called after each epoch with its entry of the history.
@@ -140,45 +137,52 @@ def fit(
     """
     rows = _rows(store, scheme, labels, train=train, validation=validation)
     recipe = RECIPES[architecture].adapted(speaker_dependent=speaker_dependent, tells_gender=scheme.tells_gender)
-    lesson = Lesson(store, recipe, labels, rows.learnt_from, classes=len(scheme.classes), seed=seed)
-    model, learner, mean = _networks(store, scheme, architecture, lesson, rows, filters=recipe.filters, seed=seed)
-    epochs = epochs or recipe.passes(lesson.steps)
-    _compile(learner, recipe, epochs * lesson.steps)
+    source = InMemory(store)
+    course = partial(
+        Course,
+        store,
+        source,
+        scheme=scheme,
+        labels=labels,
+        architecture=architecture,
+        recipe=recipe,
+        seed=seed,
+        epochs=epochs,
+    )
+    apart = course(rows=rows.learnt_from)
+    whole = course(rows=rows.together) if recipe.learn_again else None
+    last = whole or apart
     facts = {
         "architecture": architecture,
         "seed": seed,
-        "epochs": epochs,
+        "epochs": last.epochs,
         "task": scheme.name,
         "recipe": asdict(recipe),
         **_facts(store, scheme, labels, rows),
     }
-    state = None if checkpoint is None else Checkpoint(checkpoint, facts)
-    history = [] if state is None else state.restore(learner)
-    for epoch in range(len(history) + 1, epochs + 1):
-        began = time.monotonic()
-        training_loss = _learn(learner, lesson.examples(learner, epoch, hidden=mean))
-        model.set_weights(learner.get_weights())
-        probabilities, _ = predict(model, lesson.source, rows.validation)
-        loss, uar = _judge(probabilities, labels[rows.validation])
-        entry = {
-            "epoch": epoch,
-            "epochs": epochs,
-            "loss": training_loss,
-            "val_loss": loss,
-            "val_uar": uar,
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        if not np.isfinite([entry["loss"], loss]).all():
-            raise EmolibError(f"the loss is {entry['loss']} after epoch {epoch}, expected a number: check the features")
-        history.append(entry)
-        if state is not None:
-            state.keep(learner, history)
-        if on_epoch is not None:
-            on_epoch(entry)
+    history: list[dict[str, float]] = []
 
-    model.set_weights(learner.get_weights())
-    probabilities, valid_frames = predict(model, lesson.source, rows.validation)
-    windows, truth = store.windows.iloc[rows.validation], labels[rows.validation]
+    def run(part: Course, name: str, watch: Callable[[keras.Model], dict[str, float]]) -> keras.Model:
+        before, of = len(history), apart.epochs + (0 if whole is None else whole.epochs)
+
+        def numbered(entry: dict[str, float]) -> dict[str, float]:
+            return {**entry, "epoch": before + entry["epoch"], "epochs": of}
+
+        model, entries = part.run(
+            state=None if checkpoint is None else Checkpoint(resolve(checkpoint) / f"{name}.npz", facts),
+            watch=watch,
+            on_epoch=lambda entry: None if on_epoch is None else on_epoch(numbered(entry)),
+        )
+        history.extend(map(numbered, entries))
+        return model
+
+    truth = labels[rows.validation]
+    model = run(apart, "apart", lambda model: _judge(predict(model, source, rows.validation)[0], truth))
+    probabilities, valid_frames = predict(model, source, rows.validation)
+    if whole is not None:
+        model = run(whole, "whole", lambda _: {})
+
+    windows = store.windows.iloc[rows.validation]
     temperature = fit_temperature(probabilities, truth)
     softened = soften(probabilities, temperature)
     table = evaluation.utterance_predictions(windows, truth, softened, valid_frames, classes=scheme.classes)
@@ -188,7 +192,7 @@ def fit(
         profile=store.profile,
         training=facts,
         temperature=temperature,
-        priors=lesson.priors,
+        priors=last.priors,
         windows=Validation(softened, truth, _voices(windows).to_numpy(str)),
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),
@@ -198,9 +202,10 @@ def fit(
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Numbers of rows: to learn from, and to watch."""
+    """Numbers of rows: to learn from at first and with those that are set aside, and clean ones of these to watch."""
 
     learnt_from: NDArray[np.int64]
+    together: NDArray[np.int64]
     validation: NDArray[np.int64]
 
 
@@ -214,7 +219,11 @@ def _rows(
 ) -> _Rows:
     variants, taken = store.windows["variant"], usable_rows(store) & (labels >= 0)
     learnt = np.array([used_for(variant, "training") for variant in variants])
-    rows = _Rows(np.flatnonzero(train & taken & learnt), np.flatnonzero(validation & taken & (variants == CLEAN)))
+    rows = _Rows(
+        learnt_from=np.flatnonzero(train & taken & learnt),
+        together=np.flatnonzero((train | validation) & taken & learnt),
+        validation=np.flatnonzero(validation & taken & (variants == CLEAN)),
+    )
     present = np.unique(labels[rows.learnt_from])
     if len(present) < 2:
         found = ", ".join(scheme.classes[number] for number in present) or "none"
@@ -222,33 +231,6 @@ def _rows(
     if not len(rows.validation):
         raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
     return rows
-
-
-def _networks(
-    store: FeatureStore,
-    scheme: schemes.LabelScheme,
-    architecture: str,
-    lesson: Lesson,
-    rows: _Rows,
-    *,
-    filters: int,
-    seed: int,
-) -> tuple[keras.Model, keras.Model, NDArray[np.float32]]:
-    """Return a network for whole windows, its twin that learns from pieces of them, and the mean that both take off."""
-    build = partial(
-        networks.build,
-        architecture,
-        profile=store.profile,
-        words=lesson.class_of,
-        classes=len(scheme.classes),
-        filters=filters,
-        seed=seed,
-    )
-    coefficients = lesson.source.shape[2]
-    blank = build(mean=np.zeros(coefficients, np.float32), scale=np.ones(coefficients, np.float32))
-    mean, scale = _standardisation(blank, lesson.source, rows.learnt_from)
-    model, shorter = (build(mean=mean, scale=scale, frames=length) for length in (None, lesson.frames))
-    return model, networks.learner(shorter), mean
 
 
 def _facts(store: FeatureStore, scheme: schemes.LabelScheme, labels: NDArray[np.int64], rows: _Rows) -> dict[str, Any]:
@@ -293,48 +275,7 @@ def predict(
     return np.concatenate(probabilities), np.concatenate(frames)
 
 
-def _compile(model: keras.Model, recipe: Recipe, steps: int) -> None:
-    rise = steps // 20
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - rise, warmup_target=recipe.learning_rate, warmup_steps=rise
-    )
-    model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay), loss="categorical_crossentropy"
-    )
-    model.optimizer.build(model.trainable_variables)
-
-
-def _learn(model: keras.Model, examples: Iterator[Examples]) -> float:
-    """Let a network learn from an epoch's minibatches, and return their mean loss."""
-    losses, rows = [], []
-    # `model.fit` takes 2.7 times as long: what TensorFlow reads from a generator makes it give memory back to the
-    # system and ask for it anew with every step (M_TRIM_THRESHOLD).
-    for made in ahead(examples, _EXAMPLES_AHEAD):
-        inputs = {"features": made.features, "valid_frames": made.valid_frames}
-        losses.append(float(model.train_on_batch(inputs, made.targets, sample_weight=made.weights)))
-        rows.append(len(made.weights))
-    return float(np.average(losses, weights=rows))
-
-
-def _standardisation(
-    model: keras.Model, store: Shards, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and deviation of each coefficient over what a network sees of some rows, ``(coefficient,)``."""
-    count, total, squares = 0, np.zeros(store.shape[2]), np.zeros(store.shape[2])
-    for found in in_order(store, rows):
-        features, valid_frames = networks.aligned(model, *found)
-        real = np.arange(features.shape[1]) < valid_frames[:, np.newaxis]
-        frames = features[real].astype(np.float64)
-        count += len(frames)
-        total += frames.sum(axis=0)
-        squares += np.square(frames).sum(axis=0)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    # A coefficient that never varies says nothing, at any scale.
-    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
-
-
-def _judge(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+def _judge(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
     """Return cross-entropy and recall of windows, each the mean over the classes that occur."""
     rows = np.arange(len(labels))
     table = pd.DataFrame(
@@ -345,7 +286,7 @@ def _judge(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> tup
         }
     )
     loss, recall = table.groupby("label").mean().mean()
-    return float(loss), float(recall)
+    return {"val_loss": float(loss), "val_uar": float(recall)}
 
 
 def _speakers(windows: pd.DataFrame) -> list[str]:

@@ -105,15 +105,15 @@ def test_a_killed_training_goes_on_with_the_same_command(varied: Path, tmp_path:
     asked = ("train", varied, "--task", "emotion3", "--epochs", "12", "--model")
     quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     running = subprocess.Popen(command(*asked, tmp_path / "M"), **quiet)
-    while not (tmp_path / "M" / CHECKPOINT).exists():
+    while not (tmp_path / "M" / CHECKPOINT / "apart.npz").exists():
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "M" / "bundle.json").exists()
     again = subprocess.run(command(*asked, tmp_path / "M"), capture_output=True, text=True, check=True)
-    assert "epoch 1 of 12" not in again.stderr
-    assert "epoch 12 of 12" in again.stderr
+    assert "epoch 1 of 24" not in again.stderr
+    assert "epoch 24 of 24" in again.stderr
     whole = subprocess.run(command(*asked, tmp_path / "N"), capture_output=True, text=True, check=True)
     first, second = (json.loads(each.stdout.splitlines()[-1]) for each in (again, whole))
     assert first["model_id"] == second["model_id"]

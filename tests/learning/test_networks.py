@@ -169,7 +169,10 @@ def test_unknown_architecture_is_refused() -> None:
 
 
 def test_learns_and_says_from_what(trained: Trained, store: FeatureStore) -> None:
-    assert [entry["epoch"] for entry in trained.history] == list(range(1, trained.training["epochs"] + 1))
+    again = trained.training["recipe"]["learn_again"]
+    epochs = (2 if again else 1) * trained.training["epochs"]
+    assert [(entry["epoch"], entry["epochs"]) for entry in trained.history] == [(n + 1, epochs) for n in range(epochs)]
+    assert sum("val_uar" in entry for entry in trained.history) == trained.training["epochs"]
     assert trained.metrics["uar"] > 0.8
     assert trained.metrics["n"] == trained.training["validation"]["utterances"] == len(trained.validation) > 0
     assert trained.training["store_fingerprint"] == store.fingerprint
@@ -181,10 +184,12 @@ def test_learns_and_says_from_what(trained: Trained, store: FeatureStore) -> Non
 def test_probabilities_are_softened_by_what_the_validation_windows_say(trained: Trained, store: FeatureStore) -> None:
     _, labels, validation = _split(store, "native")
     rows = np.flatnonzero(validation & (store.status() == 1))
-    raw, _ = training.predict(trained.model, store, rows)
     probabilities, truth, speakers = trained.windows
     np.testing.assert_array_equal(truth, labels[rows])
-    np.testing.assert_allclose(probabilities, calibration.soften(raw, trained.temperature), atol=1e-6)
+    raw = calibration.soften(probabilities, 1 / trained.temperature)
+    if not trained.training["recipe"]["learn_again"]:
+        raw, _ = training.predict(trained.model, store, rows)
+        np.testing.assert_allclose(probabilities, calibration.soften(raw, trained.temperature), atol=1e-6)
 
     def loss(temperature: float) -> float:
         return float(-np.log(calibration.soften(raw, temperature)[np.arange(len(truth)), truth]).mean())
@@ -194,6 +199,22 @@ def test_probabilities_are_softened_by_what_the_validation_windows_say(trained: 
     confidence, correct = trained.windows.confidence()
     np.testing.assert_array_equal(confidence, probabilities.max(axis=1))
     assert correct.mean() == np.mean(probabilities.argmax(axis=1) == truth)
+
+
+def test_who_validates_is_learnt_from_only_after_that(store: FeatureStore, trained_default: Trained) -> None:
+    """Were their labels others, they would change what is learnt, but not what is said of them before."""
+    scheme, labels, validation = _split(store, "native")
+    rows = np.flatnonzero(validation & (labels >= 0))
+    labels[rows] = (labels[rows] + 1) % CLASSES
+    asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 6}
+    wrong = training.fit(store, scheme=scheme, labels=labels, **asked)
+    said = [calibration.soften(each.windows.probabilities, 1 / each.temperature) for each in (trained_default, wrong)]
+    np.testing.assert_allclose(*said, atol=1e-5)
+    losses = [[entry["loss"] for entry in each.history] for each in (trained_default, wrong)]
+    assert losses[0][:6] == losses[1][:6]
+    assert losses[0][6:] != losses[1][6:]
+    weights = [each.model.get_weights() for each in (trained_default, wrong)]
+    assert not all(np.array_equal(*pair) for pair in zip(*weights, strict=True))
 
 
 def test_standardises_by_the_real_frames_of_the_training_rows(store: FeatureStore, trained_article: Trained) -> None:
@@ -220,38 +241,42 @@ class _KilledError(Exception):
     """Stands for the end of a process: nothing catches it."""
 
 
-@pytest.mark.parametrize("architecture", [pytest.param("default", marks=pytest.mark.slow), "article"])
+@pytest.mark.parametrize(
+    ("architecture", "last"),
+    [pytest.param("default", 4, marks=pytest.mark.slow), ("default", 9), ("article", 4)],
+)
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
-    store: FeatureStore, architecture: str, request: pytest.FixtureRequest, tmp_path: Path
+    store: FeatureStore, architecture: str, last: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     whole = request.getfixturevalue(f"trained_{architecture}")
-    asked = {"architecture": architecture, "epochs": whole.training["epochs"], "checkpoint": tmp_path / "training.npz"}
+    asked = {"architecture": architecture, "epochs": whole.training["epochs"], "checkpoint": tmp_path / "training"}
 
     def die(entry: dict[str, float]) -> None:
-        if entry["epoch"] == 4:
+        if entry["epoch"] == last:
             raise _KilledError
 
     with pytest.raises(_KilledError):
         _fit(store, **asked, on_epoch=die)
     seen: list[float] = []
     again = _fit(store, **asked, on_epoch=lambda entry: seen.append(entry["epoch"]))
-    assert seen == list(range(5, whole.training["epochs"] + 1))
+    assert seen == list(range(last + 1, len(whole.history) + 1))
     assert [entry["loss"] for entry in again.history] == [entry["loss"] for entry in whole.history]
     pairs = zip(whole.model.get_weights(), again.model.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     assert again.temperature == whole.temperature
+    np.testing.assert_array_equal(again.windows.probabilities, whole.windows.probabilities)
 
 
 def test_a_checkpoint_of_another_training_is_refused(store: FeatureStore, tmp_path: Path) -> None:
-    _fit(store, epochs=1, checkpoint=tmp_path / "training.npz")
+    _fit(store, epochs=1, checkpoint=tmp_path / "training")
     with pytest.raises(SettingsError, match="seed is 0, expected 1"):
-        _fit(store, epochs=1, seed=1, checkpoint=tmp_path / "training.npz")
+        _fit(store, epochs=1, seed=1, checkpoint=tmp_path / "training")
 
 
 def test_a_checkpoint_of_another_store_is_refused(store: FeatureStore, make_store: MakeStore, tmp_path: Path) -> None:
-    _fit(store, epochs=1, checkpoint=tmp_path / "training.npz")
+    _fit(store, epochs=1, checkpoint=tmp_path / "training")
     with pytest.raises(SettingsError, match="store_windows is "):
-        _fit(make_store(utterances=11), epochs=1, checkpoint=tmp_path / "training.npz")
+        _fit(make_store(utterances=11), epochs=1, checkpoint=tmp_path / "training")
 
 
 @pytest.mark.slow
@@ -473,13 +498,14 @@ def test_damaged_golden_set_is_refused(copy: Path) -> None:
 def test_folder_that_holds_something_is_refused(trained_article: Trained, copy: Path) -> None:
     with pytest.raises(SettingsError, match="exists"):
         bundles.save(copy, trained_article)
-    (copy / bundles.CHECKPOINT).write_bytes(b"")
+    (copy / bundles.CHECKPOINT).mkdir()
     with pytest.raises(SettingsError, match="exists"):
         bundles.save(copy, trained_article)
 
 
 def test_a_save_that_was_killed_is_done_again(trained_article: Trained, copy: Path) -> None:
-    (copy / bundles.CHECKPOINT).write_bytes(b"")
+    (copy / bundles.CHECKPOINT).mkdir()
+    (copy / bundles.CHECKPOINT / "apart.npz").write_bytes(b"")
     (copy / "model.onnx").write_bytes(b"half of it")
     (copy / "bundle.json").unlink()
     bundles.save(copy, trained_article).check_golden()
