@@ -141,7 +141,7 @@ def agreement(true: NDArray[np.float64], found: NDArray[np.float64], *, label: s
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draw how a training went: the losses left, the validation speakers' UAR right.
 
-    Epochs that learn from them, too, have a loss of training only.
+    Epochs that learn from them, too, come after the others, and have a loss of training only.
 
     Parameters
     ----------
@@ -151,26 +151,27 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     Examples
     --------
     >>> epochs = [{"epoch": 1, "loss": 2.0, "val_loss": 2.1, "val_uar": 0.2},
-    ...           {"epoch": 2, "loss": 1.5, "val_loss": 1.8, "val_uar": 0.4}]
-    >>> [axes.get_ylabel() for axes in training_curves(epochs).axes]
-    ['loss', 'UAR']
+    ...           {"epoch": 2, "loss": 1.5, "val_loss": 1.8, "val_uar": 0.4}, {"epoch": 3, "loss": 2.0}]
+    >>> left, right = training_curves(epochs).axes
+    >>> [line.get_label() for line in left.lines], [line.get_label() for line in right.lines]
+    (['training', 'validation', 'training, nobody aside'], ['validation'])
     """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    epochs = [entry["epoch"] for entry in history]
-    dots = "o-" if len(epochs) == 1 else "-"  # a line needs two points
+    apart, whole = ([entry for entry in history if ("val_uar" in entry) == watched] for watched in (True, False))
+    of_all = [(whole, "loss", "training, nobody aside", NEUTRAL)] if whole else []
     for axes, label, series in (
-        (left, "loss", (("loss", "training", NEGATIVE), ("val_loss", "validation", POSITIVE))),
-        (right, "UAR", (("val_uar", "validation", POSITIVE),)),
+        (left, "loss", [(apart, "loss", "training", NEGATIVE), (apart, "val_loss", "validation", POSITIVE), *of_all]),
+        (right, "UAR", [(apart, "val_uar", "validation", POSITIVE)]),
     ):
         axes.margins(y=0.1)
-        for key, name, colour in series:
-            axes.plot(
-                epochs, [entry.get(key, np.nan) for entry in history], dots, color=colour, linewidth=1.5, label=name
-            )
+        for entries, key, name, colour in series:
+            dots = "o-" if len(entries) == 1 else "-"  # a line needs two points
+            places = [entry["epoch"] for entry in entries]
+            axes.plot(places, [entry[key] for entry in entries], dots, color=colour, linewidth=1.5, label=name)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.set_xlim(0.5, places[-1] + 0.5)
         axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.legend(frameon=False, fontsize=9)

@@ -3,7 +3,7 @@
     model.keras     the master, for further training
     model.onnx      what workers run: ONNX Runtime starts in half a second, TensorFlow in fifteen
     golden.npz      synthetic signals with the features and probabilities that every machine must reproduce
-    validation.npz  what it said of the windows of its validation speakers: its mistakes
+    validation.npz  what was said of the windows of its validation speakers before it learnt from them: its mistakes
     card.html       for people: data, figures, what it must not be used for; card.json the same for machines
     bundle.json     what the model is; written last, so a folder without it is no bundle
 
@@ -105,7 +105,7 @@ class ModelBundle:
         Share of each class that it takes for granted; 0 for one that it has never heard. Its probabilities are not
         corrected for another mixture (see `emolib.learning.priors`).
     training, metrics
-        What it was trained on, and how well it did on its validation speakers.
+        What it was trained on, and how well it did on its validation speakers before it learnt from them.
     """
 
     def __init__(self, path: UPath, manifest: _Manifest, session: onnxruntime.InferenceSession) -> None:

@@ -60,7 +60,7 @@ class Trained:
     validation
         The same of utterances (see `emolib.learning.evaluation.utterance_predictions`).
     metrics
-        Of the validation utterances (see `emolib.learning.evaluation.metrics`). They chose nothing but the temperature.
+        Of the same (see `emolib.learning.evaluation.metrics`). They chose nothing but the temperature.
     history
         For each epoch ``epoch``, ``epochs``, ``loss`` (of words, smoothed) and ``seconds``, and, unless the validation
         rows are learnt from, ``val_loss`` (of classes) and ``val_uar``.
@@ -111,7 +111,7 @@ def fit(
     labels
         Class of each row, ``(window,)``; -1 for none.
     train, validation
-        Which rows to learn from and which to watch, bool ``(window,)``. Rows without a class or without numbers are
+        Which rows to learn from and which to set aside, bool ``(window,)``. Rows without a class or without numbers are
         passed over.
     architecture
         One of `emolib.learning.model.ARCHITECTURES`.

@@ -1,4 +1,7 @@
-"""What a model said of the windows of its validation speakers: how sure it may be of itself, and what it mistakes."""
+"""What was said of the windows of a model's validation speakers: how sure it may be of itself, and what it mistakes.
+
+That was said before they were learnt from (see `emolib.learning.training.fit`).
+"""
 
 from __future__ import annotations
 
