@@ -40,6 +40,7 @@ _PITCH_HZ = (75.0, 500.0)
 _VOICED = 0.45  # Boersma's threshold of periodicity
 _OCTAVE_COST = 0.95  # a period is taken before its multiples if it is nearly as good as they are
 _LOUD = 0.25  # of the energy of the loudest voiced frame: 6 dB
+_AROUND, _LOWER = 9, 0.8  # frames; a pitch so far under the median around it is that of a multiple of the period
 _BIN_HZ = 5.0
 _HIGHEST_HZ = 5500.0  # five formants lie below, in any adult
 _PREEMPHASIS_HZ = 50.0
@@ -192,8 +193,8 @@ def spectrum(signal: NDArray[np.float32], *, sampling_rate: int) -> tuple[NDArra
 def envelope(signal: NDArray[np.float32], *, sampling_rate: int) -> Envelope:
     """Find a loud voiced moment of a sound, its spectral envelope by cepstral smoothing, and the formants in it.
 
-    Of the voiced moments within 6 dB of the loudest it is the one of the lowest pitch: the closer the harmonics, the
-    better they show what lies between them.
+    Of the voiced moments within 6 dB of the loudest it is the one of the lowest pitch, but none where that only falls
+    for a moment: the closer the harmonics, the better they show what lies between them.
 
     Parameters
     ----------
@@ -252,6 +253,9 @@ def _loud_voiced(signal: NDArray[np.float64], length: int, sampling_rate: int) -
     voiced = np.isfinite(pitches)
     if not voiced.any():
         return int(np.argmax(energies)) * hop, None
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(pitches, _AROUND // 2, constant_values=np.nan), _AROUND)
+    mistaken = pitches[voiced] < _LOWER * np.nanmedian(near[voiced], axis=1)
+    voiced[voiced] = ~mistaken
     loud = voiced & (energies >= _LOUD * energies[voiced].max())
     chosen = int(np.argmin(np.where(loud, pitches, np.inf)))
     return chosen * hop, float(pitches[chosen])
@@ -281,7 +285,8 @@ def _pitch(frames: NDArray[np.float64], sampling_rate: int) -> NDArray[np.float6
         if not rises.any():
             break
         lags = lags + rises
-    return np.where(best >= _VOICED, sampling_rate / lags, np.nan)
+    # What still rises at the longest period is no peak, but the side of one.
+    return np.where((best >= _VOICED) & (lags < longest), sampling_rate / lags, np.nan)
 
 
 def _liftered(levels_db: NDArray[np.float64], highest_hz: float, pitch_hz: float | None) -> NDArray[np.float64]:

@@ -56,6 +56,13 @@ def test_the_moment_is_the_loudest_voiced_one() -> None:
     assert 0.8 < found.time_s < 1.1
 
 
+@pytest.mark.parametrize("pitches_hz", [(283.0, 327.0), (210.0, 290.0), (300.0, 210.0)])
+def test_where_the_pitch_jumps_is_no_moment_of_low_pitch(pitches_hz: tuple[float, float]) -> None:
+    """Across a jump only a multiple of both periods fits: half the pitch, or a third."""
+    signal = np.concatenate([vowel(VOWELS["bat"], pitch_hz=pitch_hz) for pitch_hz in pitches_hz])
+    assert envelope(signal, sampling_rate=RATE).pitch_hz == pytest.approx(min(pitches_hz), rel=0.02)
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.1], ids=["silence", "noise"])
 def test_without_a_voice_there_are_no_formants(scale: float) -> None:
     signal = np.random.default_rng(0).normal(scale=scale, size=RATE).astype(np.float32)
