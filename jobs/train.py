@@ -37,7 +37,8 @@ PrecisionOption = Annotated[
     float | None,
     Parameter(
         validator=validators.Number(gt=0, lt=1),
-        help="Share of the labels that should be right; a window that the model is less sure of gets none.",
+        help="Share of the labels that should be right; a window that the model is less sure of gets none. It is "
+        "that of the corpora's mixture, not of one that `score --priors` names.",
     ),
 ]
 

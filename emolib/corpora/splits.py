@@ -151,7 +151,7 @@ def validation(
     share: float = 0.1,
     by: Unit = "speaker",
 ) -> Mask:
-    """Set aside some of the training rows, by which training decides when to stop.
+    """Set aside some of the training rows, by which a model finds out how sure it may be of itself.
 
     Parameters
     ----------

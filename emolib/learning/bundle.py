@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from emolib.learning.training import Trained
 
 SCHEMA_VERSION = 2
-CHECKPOINT = "training"
+CHECKPOINT = ".training"
 """Name of the folder in a bundle's that keeps the state of a training until it ends."""
+# What a training that was killed may have left beside it.
+_WRITTEN = {"model.keras", "model.onnx", "golden.npz", "validation.npz", "card.html", "card.json"}
 
 _GOLDEN_TOLERANCE = 1e-3
 _ONNX_TOLERANCE = 1e-5
@@ -298,8 +300,8 @@ def refuse_existing(path: AnyPath) -> None:
     """
     path = resolve(path)
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    unfinished = CHECKPOINT in names and "bundle.json" not in names
-    if path.is_file() or (names and not unfinished):
+    strange = {name for name in names - _WRITTEN - {CHECKPOINT} if not name.endswith(".partial")}
+    if path.is_file() or strange or (names and CHECKPOINT not in names):
         raise SettingsError(f"{path} exists, expected a new folder: name another --model, or remove it")
 
 

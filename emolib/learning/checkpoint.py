@@ -12,6 +12,7 @@ import numpy as np
 
 from emolib.config import differences
 from emolib.errors import SettingsError
+from emolib.learning import model as networks
 from emolib.storage import AnyPath, resolve, write_bytes
 
 
@@ -23,12 +24,13 @@ class Checkpoint:
     path
         Where it lies.
     facts
-        What decides the result of the training: only a state with the same facts is continued.
+        What decides the result of the training: only a state with the same facts, left by the same versions of the
+        libraries, is continued.
     """
 
     def __init__(self, path: AnyPath, facts: Mapping[str, Any]) -> None:
         self._path = resolve(path)
-        self._facts = json.loads(json.dumps(facts))  # as it will be read again
+        self._facts = json.loads(json.dumps({**facts, "versions": networks.versions()}))  # as it will be read again
 
     def restore(self, model: keras.Model) -> list[dict[str, float]]:
         """Bring a compiled network to the state that was kept, and return its history: empty where there is none.

@@ -58,7 +58,9 @@ class Progress:
         self._folder = resolve(folder) / FOLDER
         self._facts = json.loads(json.dumps(facts))  # as they will be read again
         place = self._folder / "facts.json"
-        if place.exists() and (wrong := differences(read_json(place), self._facts)):
+        if not place.exists():
+            remove_folder(self._folder)  # of an evaluation that was killed while it tidied up
+        elif wrong := differences(read_json(place), self._facts):
             raise SettingsError(
                 f"{folder} holds the folds of another evaluation: {wrong}; continue that one as it was begun, or name "
                 "another folder"

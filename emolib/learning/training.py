@@ -112,7 +112,7 @@ def fit(
         Class of each row, ``(window,)``; -1 for none.
     train, validation
         Which rows to learn from and which to set aside, bool ``(window,)``. Rows without a class or without numbers are
-        passed over.
+        passed over, and for validation those of a class that nobody says who is learnt from.
     architecture
         One of `emolib.learning.model.ARCHITECTURES`.
     seed
@@ -157,8 +157,9 @@ def fit(
         "seed": seed,
         "epochs": last.epochs,
         "task": scheme.name,
+        "speaker_dependent": speaker_dependent,
         "recipe": asdict(recipe),
-        **_facts(store, scheme, labels, rows),
+        **_facts(store, scheme, labels, rows, made_from=rows.together if recipe.learn_again else rows.learnt_from),
     }
     history: list[dict[str, float]] = []
 
@@ -202,9 +203,10 @@ def fit(
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Numbers of rows: to learn from at first and with those that are set aside, and clean ones of these to watch."""
+    """Numbers of rows: to learn from at first, those set aside, both together, and what is judged of the second."""
 
     learnt_from: NDArray[np.int64]
+    set_aside: NDArray[np.int64]
     together: NDArray[np.int64]
     validation: NDArray[np.int64]
 
@@ -219,34 +221,48 @@ def _rows(
 ) -> _Rows:
     variants, taken = store.windows["variant"], usable_rows(store) & (labels >= 0)
     learnt = np.array([used_for(variant, "training") for variant in variants])
+    learnt_from = np.flatnonzero(train & taken & learnt)
+    present = np.unique(labels[learnt_from])
+    # What nobody says who is learnt from, can't be told: it says nothing of how sure a network may be of the rest.
+    known = np.isin(labels, present)
     rows = _Rows(
-        learnt_from=np.flatnonzero(train & taken & learnt),
+        learnt_from=learnt_from,
+        set_aside=np.flatnonzero(validation & taken & learnt),
         together=np.flatnonzero((train | validation) & taken & learnt),
-        validation=np.flatnonzero(validation & taken & (variants == CLEAN)),
+        validation=np.flatnonzero(validation & taken & known & (variants == CLEAN)),
     )
-    present = np.unique(labels[rows.learnt_from])
     if len(present) < 2:
         found = ", ".join(scheme.classes[number] for number in present) or "none"
         raise SettingsError(f"classes found to learn from: {found}; expected at least two of {scheme.name}")
     if not len(rows.validation):
-        raise SettingsError("no labelled row found to validate with, expected some: set speakers aside for it")
+        raise SettingsError(
+            "no row found to validate with, expected some of a class that others say, too: set speakers aside for it"
+        )
     return rows
 
 
-def _facts(store: FeatureStore, scheme: schemes.LabelScheme, labels: NDArray[np.int64], rows: _Rows) -> dict[str, Any]:
+def _facts(
+    store: FeatureStore,
+    scheme: schemes.LabelScheme,
+    labels: NDArray[np.int64],
+    rows: _Rows,
+    *,
+    made_from: NDArray[np.int64],
+) -> dict[str, Any]:
     """Return what a bundle says of the rows that it was made from, and what a checkpoint must agree in."""
     train, validation = store.windows.iloc[rows.learnt_from], store.windows.iloc[rows.validation]
-    counts = np.bincount(labels[rows.learnt_from], minlength=len(scheme.classes))
+    whole = store.windows.iloc[made_from]
+    counts = np.bincount(labels[made_from], minlength=len(scheme.classes))
     return {
         "store_fingerprint": store.fingerprint,
         "store_windows": store.windows_hash,
-        "corpora": sorted(train["corpus"].unique()),
-        "variants": sorted(train["variant"].unique()),
+        "corpora": sorted(whole["corpus"].unique()),
+        "variants": sorted(whole["variant"].unique()),
         "class_windows": {name: int(count) for name, count in zip(scheme.classes, counts, strict=True)},
         "train": evaluation.counts(train),
         "validation": evaluation.counts(validation),
         "train_speakers": _speakers(train),
-        "validation_speakers": _speakers(validation),
+        "validation_speakers": _speakers(store.windows.iloc[rows.set_aside]),
     }
 
 

@@ -42,7 +42,7 @@ _OCTAVE_COST = 0.95  # a period is taken before its multiples if it is nearly as
 _LOUD = 0.25  # of the energy of the loudest voiced frame: 6 dB
 _AROUND, _LOWER = 9, 0.8  # frames; a pitch so far under the median around it is that of a multiple of the period
 _BIN_HZ = 5.0
-_HIGHEST_HZ = 5500.0  # five formants lie below, in any adult
+_HIGHEST_HZ, _FORMANT_EVERY_HZ = 5500.0, 1100.0  # five formants lie below, in any adult; further peaks are ripples
 _PREEMPHASIS_HZ = 50.0
 _LONGEST_LIFTER_S = 0.0055  # what is slower than this is ripple even of a low voice
 _LOWEST_FORMANT_HZ = 200.0
@@ -285,8 +285,9 @@ def _pitch(frames: NDArray[np.float64], sampling_rate: int) -> NDArray[np.float6
         if not rises.any():
             break
         lags = lags + rises
-    # What still rises at the longest period is no peak, but the side of one.
-    return np.where((best >= _VOICED) & (lags < longest), sampling_rate / lags, np.nan)
+    # At the longest and the shortest period there is no peak, but the side of one.
+    inside = (shortest < lags) & (lags < longest)
+    return np.where((best >= _VOICED) & inside, sampling_rate / lags, np.nan)
 
 
 def _liftered(levels_db: NDArray[np.float64], highest_hz: float, pitch_hz: float | None) -> NDArray[np.float64]:
@@ -301,13 +302,15 @@ def _liftered(levels_db: NDArray[np.float64], highest_hz: float, pitch_hz: float
 
 
 def _formants(frequencies_hz: NDArray[np.float64], envelope_db: NDArray[np.float64]) -> tuple[Formant, ...]:
-    peaks, _ = scipy.signal.find_peaks(envelope_db, prominence=_PROMINENCE_DB, height=envelope_db.max() - _DEEPEST_DB)
+    peaks, shape = scipy.signal.find_peaks(
+        envelope_db, prominence=_PROMINENCE_DB, height=envelope_db.max() - _DEEPEST_DB
+    )
     found = []
-    for peak in peaks:
+    for peak in peaks[np.argsort(-shape["prominences"], kind="stable")]:
         below = np.flatnonzero(envelope_db < envelope_db[peak] - 3)
         # Of the side that falls first: on the other one a near formant may hold it up.
         half = np.abs(frequencies_hz[below] - frequencies_hz[peak]).min(initial=np.inf)
         formant = Formant(float(frequencies_hz[peak]), float(2 * half), float(envelope_db[peak]))
         if formant.frequency_hz >= _LOWEST_FORMANT_HZ and formant.bandwidth_hz <= _WIDEST_FORMANT_HZ:
             found.append(formant)
-    return tuple(found)
+    return tuple(sorted(found[: round(frequencies_hz[-1] / _FORMANT_EVERY_HZ)]))

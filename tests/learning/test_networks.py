@@ -177,7 +177,8 @@ def test_learns_and_says_from_what(trained: Trained, store: FeatureStore) -> Non
     assert trained.metrics["n"] == trained.training["validation"]["utterances"] == len(trained.validation) > 0
     assert trained.training["store_fingerprint"] == store.fingerprint
     assert trained.training["validation"]["speakers"] == len(trained.training["validation_speakers"]) < 6
-    assert sum(trained.training["class_windows"].values()) == trained.training["train"]["windows"]
+    windows = [trained.training[part]["windows"] for part in (("train", "validation") if again else ("train",))]
+    assert sum(trained.training["class_windows"].values()) == sum(windows)
     assert trained.training["variants"] == ["clean"]
 
 
@@ -300,6 +301,17 @@ def test_a_model_says_which_mixture_it_takes_for_granted(store: FeatureStore) ->
         assert fitted.training["recipe"]["even_words"] == even
 
 
+def test_a_class_that_only_those_set_aside_say_is_learnt_but_not_judged(store: FeatureStore) -> None:
+    scheme, labels, validation = _split(store, "native")
+    labels[~validation & (labels == 2)] = -1
+    asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 3}
+    fitted = training.fit(store, scheme=scheme, labels=labels, **asked)
+    assert fitted.training["class_windows"][scheme.classes[2]] > 0
+    assert fitted.priors[2] == pytest.approx(1 / CLASSES)
+    assert set(fitted.windows.truth) == {0, 1}
+    assert fitted.temperature < 5  # one right answer that is thought impossible would make it the highest there is
+
+
 def test_one_class_or_no_validation_is_refused(store: FeatureStore) -> None:
     anger, nothing = (store.windows["emotion"] == "anger").to_numpy(), np.zeros(store.shape[0], bool)
     with pytest.raises(SettingsError, match=r"anger; expected at least two"):
@@ -334,6 +346,13 @@ def test_cross_validation_tests_every_utterance_once(make_store: Callable[..., F
     report = json.loads(json.dumps(found.report()))
     assert report["pooled"]["n"] == len(tested)
     assert report["protocol"] == "grouped"
+
+
+def test_folds_that_do_not_say_of_what_are_not_taken(tmp_path: Path) -> None:
+    """They are left of an evaluation that was written, and killed while it removed them."""
+    (tmp_path / "_folds").mkdir()
+    (tmp_path / "_folds" / "0.json").write_text("{}")
+    assert Progress(tmp_path, {"seed": 7}).load(0) is None
 
 
 def test_an_interrupted_cross_validation_goes_on(make_store: Callable[..., FeatureStore], tmp_path: Path) -> None:
@@ -501,6 +520,16 @@ def test_folder_that_holds_something_is_refused(trained_article: Trained, copy: 
     (copy / bundles.CHECKPOINT).mkdir()
     with pytest.raises(SettingsError, match="exists"):
         bundles.save(copy, trained_article)
+
+
+@pytest.mark.parametrize("name", ["training/clip.wav", "notes.txt"])
+def test_what_is_not_of_a_training_is_never_written_over(trained_article: Trained, tmp_path: Path, name: str) -> None:
+    (tmp_path / bundles.CHECKPOINT).mkdir()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="exists"):
+        bundles.save(tmp_path, trained_article)
+    assert (tmp_path / name).read_bytes() == b"mine"
 
 
 def test_a_save_that_was_killed_is_done_again(trained_article: Trained, copy: Path) -> None:

@@ -38,6 +38,14 @@ def test_formants_of_a_known_vowel(formants: tuple[float, ...], pitch_hz: float)
     assert np.all(np.abs(np.subtract(frequencies, formants)) < tolerance), frequencies
 
 
+@pytest.mark.parametrize("pitch_hz", [110.0, 220.0, 330.0])
+def test_of_ripples_no_formants_are_made(pitch_hz: float) -> None:
+    signal = vowel(VOWELS["bat"], pitch_hz=pitch_hz) + np.random.default_rng(0).normal(scale=0.02, size=4800)
+    assert len(envelope(signal.astype(np.float32), sampling_rate=RATE).formants) <= 5
+    telephone = scipy.signal.resample_poly(signal, 1, 2).astype(np.float32)
+    assert len(envelope(telephone, sampling_rate=RATE // 2).formants) <= 4
+
+
 @pytest.mark.parametrize("rate", [8000, 44_100])
 def test_formants_do_not_depend_on_the_sampling_rate(rate: int) -> None:
     signal = vowel(VOWELS["bat"], pitch_hz=120.0)
