@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LEAST_S = 0.1  # two frames of everything that is drawn
 _SPAN_DB = 80.0
-_QUIETEST_DB = -60.0
+_QUIETEST_DB = -40.0  # the floor of `decibels` then has the darkest colour
 _BRIGHT = 0.99
 
 
@@ -312,7 +312,6 @@ def _of_sound(taken: _Excerpt, start_s: float, moment: spectra.Envelope) -> Iter
         "Amplitude over linear frequency, in Hann frames of 32 ms; the loudest hundredth has the brightest colour.",
         sound_figures.spectrogram(start_s + times_s, frequencies_hz, amplitude, label="amplitude", span=(0.0, bright)),
     )
-    # Silence is to stay dark.
     loudest_db = max(float(spectra.decibels(amplitude.max())), _QUIETEST_DB)
     yield _Picture(
         "spectrogram_log",
