@@ -65,8 +65,8 @@ class Recipe:
     near_filters
         The same where the speakers are known: there is more to remember of them than to learn of others.
     learn_again
-        Whether a network learns anew from all rows, those that were set aside included, once these have said how sure
-        it may be of itself: two actors of twenty teach as much as many another change.
+        Whether another network learns anew from all rows, those that were set aside included, once these have said how
+        sure the first may be of itself: more speakers teach more.
     """
 
     epochs: int

@@ -95,7 +95,7 @@ def fit(
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
     If the recipe says so, another network then learns from all rows, those of validation included, in the same way, and
-    takes the temperature over: more speakers teach more (see `emolib.learning.recipes.Recipe.learn_again`).
+    takes the temperature over (see `emolib.learning.recipes.Recipe.learn_again`).
 
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
     are passed over (see `emolib.sound.variants`). Classes, or words, weigh the same in the loss however often they
@@ -223,7 +223,7 @@ def _rows(
     learnt = np.array([used_for(variant, "training") for variant in variants])
     learnt_from = np.flatnonzero(train & taken & learnt)
     present = np.unique(labels[learnt_from])
-    # What nobody says who is learnt from, can't be told: it says nothing of how sure a network may be of the rest.
+    # A class that nobody says who is learnt from can't be told, and says nothing of how sure to be of the others.
     known = np.isin(labels, present)
     rows = _Rows(
         learnt_from=learnt_from,
