@@ -28,7 +28,7 @@ NOT_FOR = (
     "Of customers it is a high-risk use, with the duties that go with it.",
     "Languages, ages and ways of speaking that the corpora lack: a few actors read a few English sentences, and acted "
     "emotions are stronger than those of calls.",
-    "Counting emotions as they are labelled: corpora are balanced and calls mostly neutral. `emolib report` estimates.",
+    "Counting emotions as they are labelled: corpora are balanced and calls mostly neutral. emolib report estimates.",
 )
 _FIGURES = ("accuracy", "uar")
 
