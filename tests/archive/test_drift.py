@@ -53,6 +53,7 @@ def test_equal_shares_are_no_distance(pair: tuple[list[int], list[int]], times: 
     assert by_chance(first, times * first) == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tonight", "before"), [(50, 50), (60, MONTH), (400, 4000)])
 def test_a_night_like_those_before_says_nothing(tonight: int, before: int) -> None:
     spoke = 0

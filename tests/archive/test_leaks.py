@@ -45,7 +45,7 @@ def test_noise_and_what_nobody_hears_are_no_leak(leak_db: float | None, noise_db
     assert found(leak_db=leak_db, noise_db=noise_db) == []
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1000, 40_000))
 def test_blocks_change_nothing(blocks: int) -> None:
     assert found(leak_db=-20.0, blocks=blocks) == [1]

@@ -25,7 +25,6 @@ class CountingModel:
         return features[:, 0, :1].copy()
 
 
-@settings(max_examples=100, deadline=None)
 @given(batch=st.integers(1, 12), counts=st.lists(st.integers(0, 30), max_size=12))
 def test_a_pool_gives_each_channel_its_own_windows_in_full_batches(batch: int, counts: list[int]) -> None:
     model = CountingModel()
@@ -42,7 +41,7 @@ def test_a_pool_gives_each_channel_its_own_windows_in_full_batches(batch: int, c
     assert sum(model.asked) == sum(counts)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(0, 70 * 8000), max_size=8), batch=st.integers(1, 20), seed=st.integers(0, 99))
 def test_a_channel_is_the_same_however_it_is_heard(cuts: list[int], batch: int, seed: int) -> None:
     signal = voice(70, seed=seed).copy()  # more than is listened to at once

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.archive import database
 from emolib.archive.calls import UNKNOWN_DATE, call_date
@@ -42,7 +42,6 @@ def _known(listing: pd.DataFrame) -> pd.DataFrame:
     return listing[["recording_id", "version"]].assign(code="ok", attempts=1)
 
 
-@settings(max_examples=30, deadline=None)
 @given(FILES, st.floats(1, 2000), st.integers(1, 10), st.data())
 def test_a_plan_holds_each_unknown_recording_once_in_blocks_of_one_date(
     files: dict[str, tuple[int, float]], block_s: float, most: int, data: st.DataObject
@@ -155,7 +154,6 @@ CHOICES = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(RECORDINGS, CHOICES)
 def test_what_is_due_and_taken_is_what_the_words_say(rows: list[Any], choice: Choice) -> None:
     recordings, known = [], []

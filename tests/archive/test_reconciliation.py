@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.archive.calls import UNKNOWN_DATE
 from emolib.archive.predictions import Part
@@ -80,7 +80,6 @@ def _expected(plans: list[Any], rows: list[Any], whole: set[str]) -> list[str]:
     return lines
 
 
-@settings(deadline=None)
 @given(plans=_PLANS, rows=_ROWS, whole=st.sets(st.sampled_from(RUNS)))
 def test_rows_against_what_was_planned(plans: list[Any], rows: list[Any], whole: set[str]) -> None:
     assert _found(plans, rows, whole) == _expected(plans, rows, whole)

@@ -227,6 +227,7 @@ def test_a_file_without_a_header_is_scored_as_the_settings_say(archive: Path, sc
     assert (rows.recording["codec"], rows.recording["decoded_s"]) == ("raw/ulaw", 6.0)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(archive: Path, score: Any, bundle: Any) -> None:
     """Twenty minutes of two channels are 77 MB when they are decoded whole, and 24 MB of features."""
     peaks = []

@@ -26,6 +26,7 @@ from emolib.config import WIDEBAND, ScoringConfig
 from emolib.errors import SettingsError
 from emolib.sound.manifest import list_recordings
 from tests.archive.conftest import FakeBundle, finish_run, killed_before_write
+from tests.conftest import sampled
 
 _KEYS = ["recording_id", "channel", "start_s"]
 
@@ -125,7 +126,7 @@ def test_a_candidate_that_cannot_be_loaded_keeps_no_recording_from_its_row(
     assert agreement(tmp_path / "pred", "candidate", other="fake") is None
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", sampled(range(4), keep=1))
 def test_what_a_dead_attempt_left_of_it_is_not_committed(
     begin: Any, archive: Path, tmp_path: Path, number: int
 ) -> None:
@@ -139,7 +140,7 @@ def test_what_a_dead_attempt_left_of_it_is_not_committed(
     assert verify(tmp_path / "pred").problems == []
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", sampled(range(8), keep=2))
 def test_killed_at_any_write_it_goes_on(begin: Any, tmp_path: Path, number: int) -> None:
     pred, undisturbed = tmp_path / "pred", tmp_path / "undisturbed"
     run = begin(pred)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.archive import truth as truths
 from emolib.errors import SettingsError
@@ -32,7 +32,6 @@ def spoken(draw: st.DrawFn) -> pd.DataFrame:
     return table.assign(uri="a", voice=[f"v{channel}" for channel in table["channel"]])
 
 
-@settings(deadline=None, max_examples=40)
 @given(spoken())
 def test_a_window_counts_if_half_of_it_is_speech_of_one_class(truth: pd.DataFrame) -> None:
     windows = pd.DataFrame(
@@ -61,7 +60,6 @@ def test_a_window_counts_if_half_of_it_is_speech_of_one_class(truth: pd.DataFram
             assert (judged.true, judged.voice) == (CLASSES[tenths[0]], f"v{window.channel}")
 
 
-@settings(deadline=None)
 @given(spoken(), st.integers(0, 400))
 def test_frames_are_speech_where_half_of_them_is(truth: pd.DataFrame, count: int) -> None:
     own = truth[truth["channel"] == 0]

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import wait_for
 from tests.faults.proxy import object_store
-from tests.faults.world import wait_for
 
 # Gcsfs ends what it sends with a line feed. The emulator's parser would take a carriage return before it, the last byte
 # of one file in 256, for half of that end.

@@ -19,7 +19,8 @@ from distributed import Client
 from emolib.archive.verification import verify
 from jobs.security import CA, CERTIFICATE, KEY, security
 from tests.clusters.conftest import RECORDINGS
-from tests.faults.world import job, parts, wait_for
+from tests.conftest import wait_for
+from tests.faults.world import job, parts
 from tests.jobs.conftest import assert_same_rows
 
 pytestmark = pytest.mark.cluster

@@ -18,7 +18,8 @@ from emolib.storage import resolve
 from jobs.console import EXIT_SETTINGS
 from tests.clusters.conftest import RECORDINGS
 from tests.clusters.emulators import EMULATORS, Emulator
-from tests.faults.world import job, wait_for
+from tests.conftest import wait_for
+from tests.faults.world import job
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 # The warning: what the clients of Google and Azure send, they send through aiohttp, which would have it in pieces.

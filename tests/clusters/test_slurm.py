@@ -20,7 +20,8 @@ from jobs.cluster import connect
 from jobs.fanout import Block, Done, fan_out
 from jobs.specs import cluster_spec
 from tests.clusters.conftest import RECORDINGS
-from tests.faults.world import job, parts, run_apart, wait_for
+from tests.conftest import wait_for
+from tests.faults.world import job, parts, run_apart
 from tests.jobs.conftest import assert_same_rows
 
 pytestmark = pytest.mark.cluster
@@ -162,13 +163,16 @@ def test_a_cluster_grows_with_its_work(
     where = spec(kind="slurm", minimum=1, maximum=3, log_directory=str(tmp_path), **own)
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
-    blocks, running = [Block((4.0,), 60.0) for _ in range(30)], set[int]()
     with connect(cluster_spec(str(where))) as client:
-        for ended in fan_out(client, time.sleep, blocks):
-            assert isinstance(ended, Done)
-            running.add(len(_running(slurm)))
-    print(f"{sorted(running)} jobs at a time")
-    assert {1, 3} <= running <= {1, 2, 3}
+        wait_for(lambda: len(_running(slurm)) == 1, "one job, as long as there is no work")
+
+        def blocks() -> Iterator[Block]:
+            while len(_running(slurm)) < 3:  # there is work until it has grown
+                yield Block((1.0,), 60.0)
+
+        assert all(isinstance(ended, Done) for ended in fan_out(client, time.sleep, blocks()))
+        assert len(_running(slurm)) <= 3
+        wait_for(lambda: len(_running(slurm)) == 1, "one job again")
     wait_for(lambda: not _says(slurm, "squeue", "-h"), "an empty queue")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from emolib.archive.verification import verify
 from tests.clusters.conftest import RECORDINGS
-from tests.faults.world import wait_for
+from tests.conftest import wait_for
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 pytestmark = pytest.mark.cluster

@@ -43,7 +43,7 @@ def call(number: int = 0, *, seed: int = 0, duration_s: float = 20.0, rows: pd.D
     return compose(rows, agent="mine/a", customer="mine/b", hear=hear, duration_s=duration_s, seed=seed, number=number)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 10_000), st.floats(10, 30))
 def test_nobody_speaks_over_themselves_and_all_speech_is_known(number: int, duration_s: float) -> None:
     found = call(number, duration_s=duration_s)
@@ -89,6 +89,7 @@ def test_a_call_depends_on_its_seed_its_number_and_its_two_speakers() -> None:
     assert call(3, seed=1).spoken != first.spoken
 
 
+@pytest.mark.slow
 def test_calls_differ_in_mood_and_hold_overlaps_and_waiting() -> None:
     moods, overlaps, waits = [], 0, 0
     for number in range(10):
@@ -130,6 +131,7 @@ def test_a_speaker_who_lacks_a_polarity_and_clips_that_cannot_be_heard() -> None
         compose(rows, hear=hear, **{**asked, "duration_s": 5.0})
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=9, unique=True), st.integers(1, 40), st.integers(0, 9))
 def test_everybody_is_a_customer_as_often_as_anybody(speakers: list[str], calls: int, seed: int) -> None:
     found = pairs(speakers, calls=calls, seed=seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.corpora import splits
 from emolib.errors import SettingsError
@@ -59,7 +59,6 @@ def assert_apart(rows: pd.DataFrame, one: np.ndarray, other: np.ndarray, *, by_s
         assert not values(rows, one, "corpus", "speaker") & values(rows, other, "corpus", "speaker")
 
 
-@settings(max_examples=25, deadline=None)
 @given(data=tables(), protocol=st.sampled_from(list(splits.PROTOCOLS)))
 def test_the_laws_of_a_split(data: tuple[pd.DataFrame, np.ndarray], protocol: str) -> None:
     rows, labels = data
@@ -90,7 +89,6 @@ def test_the_laws_of_a_split(data: tuple[pd.DataFrame, np.ndarray], protocol: st
         np.testing.assert_array_equal(fold.test[order], again.test)
 
 
-@settings(max_examples=25, deadline=None)
 @given(data=tables(), by=st.sampled_from(["speaker", "utterance"]), seed=st.integers(0, 5), part=st.floats(0.3, 1))
 def test_the_laws_of_validation(data: tuple[pd.DataFrame, np.ndarray], by: splits.Unit, seed: int, part: float) -> None:
     rows, labels = data
@@ -250,7 +248,6 @@ def test_validation_by_utterance_is_a_stratified_share() -> None:
         assert chosen[stratum].mean() == pytest.approx(0.2, abs=0.06)
 
 
-@settings(max_examples=25, deadline=None)
 @given(tables(), st.data())
 def test_who_is_left_out_has_no_recording_left(tabled: tuple[pd.DataFrame, np.ndarray], data: st.DataObject) -> None:
     rows, _ = tabled

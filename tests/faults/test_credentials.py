@@ -16,8 +16,9 @@ from emolib.sound.manifest import list_recordings, version_of
 from emolib.sound.source import opened
 from emolib.storage import resolve, write_json
 from jobs.console import EXIT_INTERRUPTED, EXIT_SETTINGS, advice, code_of
+from tests.conftest import wait_for
 from tests.faults.proxy import Store, object_store, put
-from tests.faults.world import Job, assert_whole, files_of, job, wait_for
+from tests.faults.world import Job, assert_whole, files_of, job
 from tests.jobs.conftest import in_process, run_emolib
 
 pytest.importorskip("s3fs")
@@ -102,6 +103,7 @@ def test_expired_credentials_are_no_fault_of_a_recording(keys: Keys, bucket: str
     assert code_of(PermissionError("Access Denied")) == EXIT_SETTINGS
 
 
+@pytest.mark.slow
 def test_the_doctor_names_every_place_that_wants_credentials(keys: Keys, bucket: str, tmp_path: Path) -> None:
     (tmp_path / "credentials").unlink()
     places = ("--archive", f"{bucket}/archive", "--model", f"{bucket}/model", "--out", f"{bucket}/P")
@@ -148,6 +150,7 @@ def test_credentials_that_nobody_renews(
     assert_whole(tmp_path / "P", undisturbed, recordings=RECORDINGS)
 
 
+@pytest.mark.slow
 def test_credentials_are_written_and_said_nowhere(
     keys: Keys, store: Store, bucket: str, calls: Path, model: Path, tmp_path: Path
 ) -> None:

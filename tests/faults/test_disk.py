@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from emolib import archive
-from tests.faults.world import Cluster, assert_whole, job, parts, run_apart, wait_for
+from tests.conftest import wait_for
+from tests.faults.world import Cluster, assert_whole, parts, run_apart, started
+from tests.jobs.conftest import striking
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
 RECORDINGS = 26
@@ -64,7 +67,7 @@ def command(calls: Path, model: Path, processes: Cluster, disk: Disk) -> tuple[s
     return (*common, "--out", disk.place / "P", "--cluster", processes.mend())
 
 
-@pytest.mark.parametrize("room", [0, 20_000, 60_000, 200_000], ids=str)
+@pytest.mark.parametrize("room", [0, 20_000, pytest.param(60_000, marks=pytest.mark.sample), 200_000], ids=str)
 def test_disk_full(room: int, command: tuple[str | Path, ...], disk: Disk, undisturbed: Path) -> None:
     """Full before the lock, before the plan, and with some blocks done."""
     out = disk.place / "P"
@@ -82,6 +85,7 @@ def test_disk_full(room: int, command: tuple[str | Path, ...], disk: Disk, undis
     assert_whole(out, undisturbed, recordings=RECORDINGS)
 
 
+@pytest.mark.sample
 def test_output_that_may_only_be_read(command: tuple[str | Path, ...], disk: Disk, undisturbed: Path) -> None:
     """From the start, where nothing can be written; later, with some blocks done; and for who only looks."""
     out = disk.place / "P"
@@ -91,9 +95,10 @@ def test_output_that_may_only_be_read(command: tuple[str | Path, ...], disk: Dis
     assert "Read-only file system" in said
     assert str(out) in said
     disk.mount("remount,rw")
-    with job(*command) as running:
-        wait_for(lambda: parts(out) >= 2, "two blocks")
+    with started(striking(*command, after="jobs.fanout._outcome", times=2, by=signal.SIGSTOP)) as running:
+        wait_for(running.has_stopped, "two blocks")
         wait_for(lambda: _made_read_only(disk), "a moment in which nothing is open for writing")
+        running.go_on()
         code, said = running.end()
     assert code in (2, 5), said
     assert "Read-only file system" in said

@@ -12,8 +12,9 @@ import pytest
 
 from emolib import archive
 from emolib.archive.verification import verify
-from tests.faults.world import Cluster, assert_whole, job, parts, wait_for
-from tests.jobs.conftest import Ended, run_emolib
+from tests.conftest import wait_for
+from tests.faults.world import Cluster, assert_whole, job, started
+from tests.jobs.conftest import Ended, run_emolib, striking
 
 pytestmark = pytest.mark.timeout(1800)
 RECORDINGS = 26
@@ -49,15 +50,16 @@ def open_run(scoring: Scoring, undisturbed: Path) -> archive.ledger.Run:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("continued", ["while the other is at work", "when the other is done"])
+@pytest.mark.parametrize(
+    "continued", [pytest.param("while the other is at work", marks=pytest.mark.sample), "when the other is done"]
+)
 def test_an_owner_stopped_overtaken_and_continued(
     continued: str, scoring: Scoring, undisturbed: Path, calls: Path
 ) -> None:
     """The lock of who is silent for 15 s is taken; when he goes on he finds it gone, and stops."""
-    with job(*scoring.command) as owner:
-        wait_for(lambda: parts(scoring.out) >= 1, "a committed block")
-        owner.signal(signal.SIGSTOP)
-        assert parts(scoring.out) < RECORDINGS
+    stops = striking(*scoring.command, after="jobs.fanout._outcome", by=signal.SIGSTOP)
+    with started(stops) as owner:
+        wait_for(owner.has_stopped, "an owner who stopped")
         with job(*scoring.command) as taker:
             if continued == "while the other is at work":
                 mine = json.loads((scoring.out / "_lock.json").read_text())["token"]
@@ -65,7 +67,7 @@ def test_an_owner_stopped_overtaken_and_continued(
             else:
                 code, said = taker.end()
                 assert code == 0, said
-            owner.signal(signal.SIGCONT)
+            owner.go_on()
             code, said = owner.end()
             assert code == 3, said
             assert "this run took too long to renew its lock and stops" in said
@@ -84,6 +86,7 @@ def _token(pred: Path) -> str | None:
 
 
 @pytest.mark.fault
+@pytest.mark.sample
 def test_two_runs_at_once(scoring: Scoring, undisturbed: Path) -> None:
     with job(*scoring.command) as one, job(*scoring.command) as other:
         ended = sorted([one.end(), other.end()])

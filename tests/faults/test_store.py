@@ -17,8 +17,9 @@ from emolib import archive
 from emolib.archive.verification import verify
 from emolib.sound.manifest import NAMELESS, list_recordings
 from emolib.storage import resolve
+from tests.conftest import PATIENCE_S, wait_for
 from tests.faults.proxy import Fault, Store, object_store, put
-from tests.faults.world import PATIENCE_S, assert_whole, files_of, job, run_apart, wait_for
+from tests.faults.world import assert_whole, files_of, job, run_apart
 from tests.jobs.conftest import tables
 
 pytest.importorskip("s3fs")

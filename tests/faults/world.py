@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pandas as pd
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -27,11 +27,10 @@ from emolib.corpora.labels import scheme
 from emolib.learning import bundle as bundles
 from emolib.learning.validation import Validation
 from tests.archive.conftest import voice, write_call
+from tests.conftest import PATIENCE_S, wait_for
 from tests.jobs.conftest import assert_same_rows, command
 
 _LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
-# Far beyond what anything here takes on a busy machine.
-PATIENCE_S = 900.0
 
 
 def untrained_model(place: Path) -> Path:
@@ -121,14 +120,6 @@ def parts(pred: Path) -> int:
     return len(list(pred.glob("recordings/*/part-*.parquet")))
 
 
-def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_S, poll_s: float = 0.005) -> None:
-    """Wait until something is so."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(poll_s)
-
-
 @dataclass
 class Job:
     """A command in a process of its own."""
@@ -140,16 +131,25 @@ class Job:
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out + err
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, where it lives still."""
-        self.process.send_signal(number)
+    def has_stopped(self) -> bool:
+        """Return whether SIGSTOP has stopped it (see `tests.jobs.conftest.striking`)."""
+        return bool(psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
+
+    def go_on(self) -> None:
+        """Continue what SIGSTOP has stopped."""
+        self.process.send_signal(signal.SIGCONT)
+
+
+def job(*arguments: str | Path, environment: dict[str, str] | None = None) -> AbstractContextManager[Job]:
+    """Start a command; whatever is left of it at the end is killed."""
+    return started(command(*arguments), environment=environment)
 
 
 @contextmanager
-def job(*arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Job]:
-    """Start a command; whatever is left of it at the end is killed."""
+def started(line: list[str], *, environment: dict[str, str] | None = None) -> Iterator[Job]:
+    """Start a command line; whatever is left of it at the end is killed."""
     process = subprocess.Popen(
-        command(*arguments),
+        line,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

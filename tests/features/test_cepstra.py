@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.config import PROFILES, MfccConfig
@@ -43,8 +43,8 @@ def speech_like(seed: int, samples: int, rate: int, noise_dbfs: float) -> NDArra
     return np.clip(0.2 * voice + noise, -1, 1).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Empty filters:UserWarning")  # librosa's word on more bands than bins
-@settings(max_examples=60, deadline=None)
 @given(config=front_ends(), seed=st.integers(0, 2**32 - 1), noise_dbfs=st.floats(-80, -10), seconds=st.floats(0.3, 2))
 def test_librosa_computes_the_same(config: MfccConfig, seed: int, noise_dbfs: float, seconds: float) -> None:
     signal = speech_like(seed, round(seconds * config.sampling_rate), config.sampling_rate, noise_dbfs)
@@ -54,7 +54,6 @@ def test_librosa_computes_the_same(config: MfccConfig, seed: int, noise_dbfs: fl
     np.testing.assert_allclose(ours, librosas, rtol=0, atol=1e-3)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     profile=st.sampled_from(["telephone", "wideband"]),
     seed=st.integers(0, 2**32 - 1),
@@ -69,7 +68,6 @@ def test_a_frame_does_not_depend_on_its_company(profile: str, seed: int, first: 
     np.testing.assert_array_equal(mfcc(part, config=config), frames[first : first + count])
 
 
-@settings(max_examples=60, deadline=None)
 @given(config=front_ends(), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_a_stream_gives_the_frames_of_the_whole_however_it_is_cut(
     config: MfccConfig, seed: int, data: st.DataObject
@@ -92,6 +90,7 @@ def test_what_needs_the_whole_signal_is_not_streamed(change: dict[str, object]) 
         MfccStream(config=config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frequency", [250.0, 1000.0, 3500.0])
 @pytest.mark.parametrize("name", PROFILES)
 def test_faint_bands_under_a_loud_tone_are_librosas_too(name: str, frequency: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.config import ARTICLE, PROFILES, TELEPHONE, MfccConfig, WindowConfig
 from emolib.errors import SettingsError
@@ -12,7 +12,6 @@ from emolib.features import mfcc
 from emolib.features.windows import WindowStream, window_shape, window_spans, windowed_features
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     samples=st.integers(0, 3000),
     length=st.integers(40, 500),
@@ -85,7 +84,6 @@ def test_settings_that_do_not_fit_the_frames_are_refused() -> None:
             window_shape(TELEPHONE.features, windows)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     samples=st.integers(0, 5000),
     hop=st.none() | st.sampled_from([0.256, 0.512, 1.024, 2.048]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,35 @@ from emolib.sound.synthetic import write_calls, write_corpus
 from jobs.__main__ import run
 from jobs.cluster import connect
 from jobs.specs import cluster_spec
+from tests.conftest import MadeOnce
 
 # What "the same rows" does not mean (design): how often and by which run they were made, and words about it.
 _NOT_COMPARED = ["run_id", "attempts", "message", "version"]
+
+
+# A command in which a signal strikes its own process as a function of it returns for the nth time: the moment is always
+# the same, and nobody has to catch it.
+_STRUCK = """
+import inspect, os, pkgutil, sys
+from itertools import count
+
+place, number, signal, *arguments = sys.argv[1:]
+owner, _, name = place.rpartition(".")
+owner, returned = pkgutil.resolve_name(owner), count(1)
+original = getattr(owner, name)
+
+def struck(*arguments, **named):
+    value = original(*arguments, **named)
+    if next(returned) == int(number):
+        os.kill(os.getpid(), int(signal))
+    return value
+
+setattr(owner, name, staticmethod(struck) if inspect.ismethod(original) else struck)
+sys.argv = ["emolib", *arguments]
+from jobs.__main__ import main
+
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -46,10 +73,30 @@ def run_emolib(*arguments: str | Path) -> Ended:
     return Ended(result.exit_code, json.loads(json.dumps(result.summary, default=str)))
 
 
+def striking(*arguments: str | Path, after: str, times: int = 1, by: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Return the command line of a job that strikes its own process.
+
+    Parameters
+    ----------
+    after
+        The function after which it is struck, such as ``jobs.fanout._outcome``, or of a class after a colon, such as
+        ``emolib.features.store:FeatureStore.create``.
+    times
+        So often it returns first.
+    """
+    return [sys.executable, "-c", _STRUCK, after, str(times), str(int(by)), *map(str, arguments)]
+
+
+def struck(*arguments: str | Path, after: str, times: int = 1, by: signal.Signals = signal.SIGKILL) -> int:
+    """Run a job that strikes its own process; return its exit code, or the negative number of the signal."""
+    command = striking(*arguments, after=after, times=times, by=by)
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+
+
 def in_process(*arguments: str | Path, environment: dict[str, str] | None = None) -> tuple[Ended, str]:
     """Run a job in a process of its own; return how it ended and what it said on stderr."""
     whole = {**os.environ, **(environment or {})}
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=280, env=whole, check=False)
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, env=whole, check=False)
     lines = done.stdout.strip().splitlines()
     return Ended(done.returncode, json.loads(lines[-1]) if lines else {}), done.stderr
 
@@ -77,26 +124,19 @@ def cluster() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "corpus"
-    write_corpus(folder, speakers=6, utterances=2, seed=1)
-    return folder
+def corpus(made_once: MadeOnce) -> Path:
+    return made_once("corpus", lambda place: write_corpus(place, speakers=6, utterances=2, seed=1))
 
 
 @pytest.fixture(scope="session")
-def store(corpus: Path, cluster: tuple[str, str]) -> Path:
-    place = corpus.parent / "features.zarr"
-    ended = run_emolib("extract", corpus, "--store", place, *cluster)
-    assert ended.exit_code == 0
-    return place
+def store(corpus: Path, cluster: tuple[str, str], made_once: MadeOnce) -> Path:
+    return made_once("features.zarr", lambda place: _succeeds("extract", corpus, "--store", place, *cluster))
 
 
 @pytest.fixture(scope="session")
-def model(store: Path) -> Path:
-    place = store.parent / "model"
-    ended = run_emolib("train", store, "--task", "emotion3", "--model", place, "--epochs", "2")
-    assert ended.exit_code == 0
-    return place
+def model(store: Path, made_once: MadeOnce) -> Path:
+    asked = ("train", store, "--task", "emotion3", "--epochs", "2")
+    return made_once("model", lambda place: _succeeds(*asked, "--model", place))
 
 
 @pytest.fixture
@@ -110,16 +150,16 @@ def candidate(model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive") / "calls"
-    write_calls(folder, calls=8, broken=5, seed=2)
-    return folder
+def calls(made_once: MadeOnce) -> Path:
+    return made_once("calls", lambda place: write_calls(place, calls=8, broken=5, seed=2))
 
 
 @pytest.fixture(scope="session")
-def undisturbed(calls: Path, model: Path) -> Path:
+def undisturbed(calls: Path, model: Path, cluster: tuple[str, str], made_once: MadeOnce) -> Path:
     """The predictions that every other way of making them is compared with."""
-    place = calls.parent / "undisturbed"
-    ended = run_emolib("score", calls, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
-    assert ended.exit_code == 0
-    return place
+    asked = ("score", calls, "--model", model, *cluster, "--failure-budget", "1")
+    return made_once("undisturbed", lambda place: _succeeds(*asked, "--out", place))
+
+
+def _succeeds(*arguments: str | Path) -> None:
+    assert run_emolib(*arguments).exit_code == 0

@@ -18,6 +18,7 @@ from emolib.sound import audio
 from emolib.sound.manifest import recording_id
 from tests.jobs.conftest import run_emolib
 
+pytestmark = pytest.mark.slow
 _ROLES = ("--channels", "0=agent,1=customer", "--roles", "agent,customer")
 
 

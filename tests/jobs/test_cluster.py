@@ -80,6 +80,7 @@ def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             yield address
 
 
+@pytest.mark.slow
 def test_only_who_has_certificates_is_let_in(
     encrypted: str, certificates: Path, tmp_path: Path, calls: Path, model: Path, undisturbed: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_certificates_are_for_their_owner_alone(certificates: Path) -> None:
     assert (refused.exit_code, "exists" in refused.summary["error"]) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "said"),
     [
@@ -207,6 +209,7 @@ def test_a_worker_that_cannot_say_its_versions_is_refused(first: str, said: str,
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before it is asked", "later"])
 def test_a_scheduler_that_is_gone_is_no_setting(when: str, tmp_path: Path) -> None:
     """The job can go on another time, whenever it was; at its end there is nobody to take leave of."""
@@ -239,6 +242,7 @@ def test_a_worker_with_other_versions_is_refused(cluster: tuple[str, str], monke
         assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins)) == ["shuffle"]
 
 
+@pytest.mark.slow
 def test_code_that_differs_is_another_version(tmp_path: Path) -> None:
     for package in ("emolib", "jobs"):
         shutil.copytree(_ROOT / package, tmp_path / package)
@@ -252,6 +256,7 @@ def test_code_that_differs_is_another_version(tmp_path: Path) -> None:
     assert there != here
 
 
+@pytest.mark.slow
 def test_workers_without_room_are_refused(
     calls: Path, model: Path, corpus: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

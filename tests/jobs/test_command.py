@@ -45,6 +45,7 @@ def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path,
     assert by_file.summary["blocks"] > by_flag.summary["blocks"]
 
 
+@pytest.mark.slow
 def test_machines_read_what_is_said(calls: Path, model: Path, tmp_path: Path) -> None:
     asked = ("--log-format", "json", "score", calls, "--model", model, "--out", tmp_path / "P", "--plan")
     ended, said = in_process(*asked)

@@ -39,7 +39,8 @@ from jobs.nightly import nightly
 from jobs.runs import Options
 from jobs.specs import ClusterSpec, cluster_spec
 from jobs.workers import ONE_THREAD
-from tests.faults.world import untrained_model, wait_for, write_archive
+from tests.conftest import wait_for
+from tests.faults.world import untrained_model, write_archive
 from tests.jobs.conftest import run_emolib
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -145,6 +146,7 @@ def _pods(made: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {"job": job, **{name: made[name]["spec"]["template"] for name in ("scheduler", "worker")}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.31", kubernetes_validate.latest_version()])
 def test_manifests_are_valid(version: str, made_by_the_operator: dict[str, dict[str, Any]]) -> None:
     documents = [each for each in _documents() if each["kind"] != "DaskCluster"]
@@ -340,6 +342,7 @@ def _kubernetes_spec(folder: Path, *, replace: bool) -> ClusterSpec:
     return cluster_spec(str(folder / "cluster.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [set(), {"emolib"}], ids=["nothing there", "a killed job's is there"])
 def test_a_job_has_the_rights_that_it_uses(there: set[str], kubernetes: type[_Api], tmp_path: Path) -> None:
     kubernetes.begin(there, busy=1)
@@ -358,6 +361,7 @@ def test_a_job_has_the_rights_that_it_uses(there: set[str], kubernetes: type[_Ap
     assert rule["apiGroups"] == ["kubernetes.dask.org"]
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_of_others_is_left_to_them(kubernetes: type[_Api], tmp_path: Path) -> None:
     kubernetes.begin({"emolib"})
     with (

@@ -64,6 +64,7 @@ def test_a_recording(call: Path, tmp_path: Path) -> None:
         assert f'<td class="right">{frequency}</td>' in page
 
 
+@pytest.mark.slow
 def test_another_channel_and_an_excerpt(call: Path, tmp_path: Path) -> None:
     loud = run_emolib("explore", call, "--out", tmp_path / "0").summary
     quiet = run_emolib("explore", call, "--out", tmp_path / "1", "--channel", "1").summary
@@ -77,6 +78,7 @@ def test_another_channel_and_an_excerpt(call: Path, tmp_path: Path) -> None:
     assert start_s < part["moment_s"] < start_s + 0.4
 
 
+@pytest.mark.slow
 def test_a_file_without_a_header(call: Path, tmp_path: Path) -> None:
     raw = tmp_path / "call.raw"
     raw.write_bytes(soundfile.read(call, dtype="int16")[0].tobytes())
@@ -85,6 +87,7 @@ def test_a_file_without_a_header(call: Path, tmp_path: Path) -> None:
     assert ended.summary["formants_hz"] == with_header["formants_hz"]
 
 
+@pytest.mark.slow
 def test_a_recording_without_a_voice(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
     summary = drawn(
@@ -94,6 +97,7 @@ def test_a_recording_without_a_voice(tmp_path: Path) -> None:
     assert "No voiced moment" in (tmp_path / "page" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_store(store: Path, tmp_path: Path) -> None:
     ended = run_emolib("explore", store, "--out", tmp_path / "page", "--task", "emotion3")
     summary = drawn(ended, tmp_path / "page", OF_STORE)
@@ -128,6 +132,7 @@ def test_what_is_no_recording(call: Path, tmp_path: Path) -> None:
     refused(run_emolib("explore", call, "--out", out, "--duration-s", "3600"), out, "60")
 
 
+@pytest.mark.slow
 def test_one_line_about_broken_audio(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
     ended, stderr = in_process("explore", tmp_path / "empty.wav", "--out", tmp_path / "page")
@@ -142,12 +147,14 @@ def test_a_folder_that_holds_something_stays_as_it_is(call: Path, tmp_path: Path
     assert "not empty" in ended.summary["error"]
 
 
+@pytest.mark.slow
 def test_real_recordings(shared: Path, tmp_path: Path) -> None:
     """A stereo call of minutes: only the excerpt is decoded, and every picture stays small."""
     ended = run_emolib("explore", shared / "calls/call40_agentL_callerR_ulaw.wav", "--out", tmp_path / "call")
     assert drawn(ended, tmp_path / "call", OF_SOUND)["duration_s"] == 30
 
 
+@pytest.mark.slow
 def test_memory_holds_the_excerpt_alone(tmp_path: Path) -> None:
     path, minute = tmp_path / "long.wav", np.zeros((60 * RATE, 2), np.int16)
     with soundfile.SoundFile(path, "w", RATE, 2, subtype="ULAW") as file:

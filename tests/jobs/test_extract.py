@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ from emolib.features.store import FeatureStore
 from jobs.cluster import connect
 from jobs.extract import _probe
 from jobs.specs import cluster_spec
-from tests.jobs.conftest import command, run_emolib
+from tests.jobs.conftest import run_emolib, struck
 
 
 def test_every_utterance_has_an_outcome(corpus: Path, cluster: tuple[str, str], tmp_path: Path) -> None:
@@ -44,6 +41,7 @@ def test_too_many_failures_end_with_1(corpus: Path, cluster: tuple[str, str], tm
     assert (ended.exit_code, ended.summary["outcomes"]["failed"]) == (1, 10)
 
 
+@pytest.mark.slow
 def test_a_clip_that_takes_its_block_with_it_is_alone_in_the_end(corpus: Path) -> None:
     unforeseen = "~nobody-has-this-name/clip.wav"  # the home of nobody: no error of sound or of the file system
     clips = [str(corpus / name) for name in pd.read_csv(corpus / "corpus.csv")["path"][:3]]
@@ -53,19 +51,17 @@ def test_a_clip_that_takes_its_block_with_it_is_alone_in_the_end(corpus: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["S.zarr", "S.zarr/status/c/0"], ids=["laying out", "filling"])
+@pytest.mark.parametrize(
+    "moment",
+    ["jobs.extract._probe", "emolib.features.store:FeatureStore.create", "jobs.console:AudioProgress.advance"],
+    ids=["probed", "laid out", "filling"],
+)
 def test_a_killed_run_is_continued(
     corpus: Path, store: Path, cluster: tuple[str, str], tmp_path: Path, moment: str
 ) -> None:
     """Whatever the run was doing when it died, --resume gives the store of a run that nobody disturbed."""
     arguments = ("extract", corpus, "--store", tmp_path / "S.zarr", "--resume")
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    running = subprocess.Popen(command(*arguments, *cluster), **quiet)
-    while not (tmp_path / moment).exists():
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.002)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    assert struck(*arguments, *cluster, after=moment) == -signal.SIGKILL
     assert run_emolib(*arguments, *cluster).exit_code == 0
     found, whole = FeatureStore.open(tmp_path / "S.zarr"), FeatureStore.open(store)
     assert found.complete

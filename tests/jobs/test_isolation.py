@@ -69,7 +69,7 @@ def test_a_recording_that_kills_hangs_or_starves_its_scorer_costs_no_other_its_r
     for name in ("abort", "sleep", "starve", "surprise", "once"):
         shutil.copy(some, some.with_name(f"{name}.wav"))
     common = ("score", folder, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
-    ended = run_emolib(*common, "--recording-s", "5")
+    ended = run_emolib(*common, "--recording-s", "15")
     assert (ended.exit_code, ended.summary["recordings"]) == (0, 18)
     rows = archive.read(place, table="recordings").assign(name=lambda rows: rows["uri"].map(lambda uri: Path(uri).stem))
     rows = rows.set_index("name")

@@ -66,6 +66,7 @@ def test_what_repeats_is_in_a_file_and_where_to_listen_in_a_table(waiting: Path,
         assert 6 < float(row["start_s"]) < float(row["end_s"]) < 7 + WAITS_S + 1
 
 
+@pytest.mark.slow
 def test_the_same_file_however_the_work_is_cut(waiting: Path, made: Path, tmp_path: Path) -> None:
     one = run_emolib("known-audio", waiting, "--out", tmp_path / "one.npz", "--recordings", "3", "--workers", "1")
     assert one.exit_code == 0
@@ -73,6 +74,7 @@ def test_the_same_file_however_the_work_is_cut(waiting: Path, made: Path, tmp_pa
     assert (tmp_path / "one.csv").read_bytes() == made.with_suffix(".csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_hold_music_gets_no_label(
     waiting: Path, made: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

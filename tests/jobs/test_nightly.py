@@ -68,6 +68,7 @@ def _samples(path: Path) -> list[Any]:
     return [sample for family in text_string_to_metric_families(path.read_text()) for sample in family.samples]
 
 
+@pytest.mark.slow
 def test_a_night_has_an_order_and_an_end(growing: Path, model: Path, tmp_path: Path) -> None:
     days = {f"2024-05-{number:02d}": growing / f"2024-05-{number:02d}" for number in range(10, 14)}
     shutil.rmtree(growing / "2024-05-01", ignore_errors=True)
@@ -118,6 +119,7 @@ def test_a_day_that_is_none_is_refused(growing: Path, model: Path, tmp_path: Pat
     assert "since 'yesterday' found, expected a day" in ended.summary["error"]
 
 
+@pytest.mark.slow
 def test_predictions_that_are_damaged_end_a_night_with_its_code(
     growing: Path, model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_an_archive_of_which_all_was_erased_has_quiet_nights(
     assert ended.summary["skipped"] == {"erased": len(names)}
 
 
+@pytest.mark.slow
 def test_who_loses_the_lock_while_planning_leaves_no_plan(calls: Path, model: Path, tmp_path: Path) -> None:
     class Lost:
         """A lock that is taken after a while."""
@@ -201,6 +204,7 @@ def test_a_file_of_options_has_none_of_the_command_line_itself(tmp_path: Path) -
     assert (refused.exit_code, "--log-format on the command line" in refused.summary["error"]) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_plan_after_an_erasure_and_damage_to_what_says_so(
     pred_of_calls: Path, calls: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -8,11 +8,14 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
+
 from emolib import archive
 from emolib.learning.bundle import ModelBundle, _Manifest
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 
+@pytest.mark.slow
 def test_a_candidate_listens_in_and_takes_over(
     calls: Path, model: Path, candidate: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -95,6 +98,7 @@ def test_what_cannot_take_over_is_refused(
     assert run_emolib("promote", tmp_path, "--model", model).exit_code == 2
 
 
+@pytest.mark.slow
 def test_rows_of_before_are_made_anew_where_that_is_asked_for(
     calls: Path, model: Path, candidate: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_no_file_names_a_recording_a_call_or_an_agent(
         assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.slow
 def test_an_open_run_goes_on_and_a_call_is_erased_by_its_name(
     named: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import duckdb
@@ -17,7 +15,7 @@ import pytest
 import soundfile
 
 from emolib import archive
-from tests.jobs.conftest import assert_same_rows, command, run_emolib, tables
+from tests.jobs.conftest import assert_same_rows, run_emolib, struck, tables
 
 
 def test_one_outcome_per_recording(calls: Path, undisturbed: Path) -> None:
@@ -36,6 +34,7 @@ def test_one_outcome_per_recording(calls: Path, undisturbed: Path) -> None:
     assert bad["message"].str.len().gt(10).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cut",
     [("--workers", "2"), ("--workers", "2", "--block-s", "30", "--batch", "5")],
@@ -49,6 +48,7 @@ def test_how_the_work_is_cut_changes_no_row(
     assert_same_rows(tmp_path / "P", undisturbed)
 
 
+@pytest.mark.slow
 def test_priors_correct_every_window_and_are_no_part_of_other_predictions(
     calls: Path, model: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -73,14 +73,7 @@ def test_killed_in_the_middle_and_run_again(
     """SIGKILL between two commits: the second run keeps what is done, adds the rest, and nothing stands twice."""
     place = tmp_path / "P"
     arguments = ("score", calls, "--model", model, "--out", place, "--block-s", "1")
-    running = subprocess.Popen(
-        command(*arguments, "--workers", "1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    while len(list(place.glob("recordings/*/*.parquet"))) < 3:
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    assert struck(*arguments, "--workers", "1", after="jobs.fanout._outcome", times=3) == -signal.SIGKILL
     done = len(archive.read(place, table="recordings"))
     assert 3 <= done < 13
     assert run_emolib("verify", place).exit_code == 6  # the run is open
@@ -97,14 +90,7 @@ def test_sigterm_ends_with_5_and_the_next_run_goes_on(
 ) -> None:
     place = tmp_path / "P"
     arguments = ("score", calls, "--model", model, "--out", place, "--block-s", "1")
-    running = subprocess.Popen(
-        command(*arguments, "--workers", "1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    while not list(place.glob("recordings/*/*.parquet")):
-        assert running.poll() is None, "it ended before it could be stopped"
-        time.sleep(0.01)
-    running.terminate()
-    assert running.wait(timeout=60) == 5
+    assert struck(*arguments, "--workers", "1", after="jobs.fanout._outcome", by=signal.SIGTERM) == 5
     assert run_emolib(*arguments, *cluster, "--failure-budget", "1").exit_code == 0
     assert_same_rows(place, undisturbed)
 
@@ -163,6 +149,7 @@ def test_the_plan_starts_nothing(calls: Path, model: Path, tmp_path: Path) -> No
     assert ended.summary["core_hours"] == pytest.approx(ended.summary["estimated_hours"] / 1000, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_plan_takes_as_long_as_earlier_runs_took(
     calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -178,6 +165,7 @@ def test_a_plan_takes_as_long_as_earlier_runs_took(
     assert planned["core_hours"] == pytest.approx(planned["estimated_hours"] / measured, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_short_night_after_a_long_one_is_cut_for_every_core(
     model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -215,6 +203,7 @@ def test_real_calls_and_broken_files(shared: Path, model: Path, cluster: tuple[s
     assert run_emolib("verify", tmp_path / "P").exit_code == 0
 
 
+@pytest.mark.slow
 def test_copies_of_what_policy_forbids_are_done_with_at_once(
     calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -228,6 +217,7 @@ def test_copies_of_what_policy_forbids_are_done_with_at_once(
     assert run_emolib(*asked).summary["recordings"] == 0
 
 
+@pytest.mark.slow
 def test_what_is_delivered_twice_is_scored_once(
     calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -13,12 +13,12 @@ import pytest
 from jobs.scratch import scratch
 
 _HOLDS = """
-import sys, time
+import sys
 from jobs.scratch import scratch
 with scratch() as folder:
     (folder / "calls").write_text("of somebody")
     print(folder, flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -27,7 +27,10 @@ def test_what_a_killed_job_left_goes_and_what_another_one_holds_stays(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     command, environment = [sys.executable, "-c", _HOLDS], {**os.environ, "TMPDIR": str(tmp_path)}
-    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    jobs = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
     folders = []
     for job in jobs:
         assert job.stdout is not None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,9 @@ import pandas as pd
 import pytest
 
 from emolib.learning.bundle import CHECKPOINT, ModelBundle
-from tests.jobs.conftest import command, run_emolib
+from tests.jobs.conftest import command, run_emolib, struck
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +100,10 @@ def test_a_card_with_the_figures_of_something_else_is_refused(varied: Path, eval
     assert not (tmp_path / "M").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_command(varied: Path, tmp_path: Path) -> None:
     asked = ("train", varied, "--task", "emotion3", "--epochs", "12", "--model")
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    running = subprocess.Popen(command(*asked, tmp_path / "M"), **quiet)
-    while not (tmp_path / "M" / CHECKPOINT / "apart.npz").exists():
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    ended = struck(*asked, tmp_path / "M", after="emolib.learning.checkpoint:Checkpoint.keep", times=2)
+    assert ended == -signal.SIGKILL
     assert not (tmp_path / "M" / "bundle.json").exists()
     again = subprocess.run(command(*asked, tmp_path / "M"), capture_output=True, text=True, check=True)
     assert "epoch 1 of 24" not in again.stderr

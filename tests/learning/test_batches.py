@@ -3,17 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.errors import SettingsError
 from emolib.learning.batches import Batches, InMemory, in_order, usable_rows
+from tests.conftest import wait_for
 
 
 class Rows:
@@ -63,19 +63,10 @@ def _plain(store: Any, rows: NDArray[np.int64], number: int, *, batch_size: int,
     return found + ([left.tolist()] if len(left) else [])
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    """Wait for something that a thread does promptly."""
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.001)
-
-
 def _no_thread() -> bool:
     return not any(thread.name == "emolib-batches" for thread in threading.enumerate())
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     shard=st.integers(1, 40),
     batch_size=st.integers(1, 50),
@@ -122,7 +113,7 @@ def test_batches_are_made_ahead_of_time() -> None:
     stream = _batches(store).epoch(0)
     for _ in range(35):
         next(stream)
-    _until(lambda: len(store.reads) > 32)  # these batches came out of the first 32 shards
+    wait_for(lambda: len(store.reads) > 32, "what is read ahead")  # these batches came out of the first 32 shards
 
 
 @pytest.fixture(params=["batches", "in_order"])
@@ -136,24 +127,24 @@ def stream(request: pytest.FixtureRequest) -> Callable[[Any], Iterator[Any]]:
 def test_an_error_of_the_reader_is_the_consumers(stream: Callable[[Any], Iterator[Any]]) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         list(stream(Rows(1000, 10, broken=777)))
-    _until(_no_thread)
+    wait_for(_no_thread, "the end of the reader's thread")
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_no_thread_outlives_its_stream(stream: Callable[[Any], Iterator[Any]], taken: int) -> None:
     store = Rows(1000, 10)
     list(stream(store))
-    _until(_no_thread)
+    wait_for(_no_thread, "the end of the reader's thread")
     closed = stream(store)
     for _ in range(taken):
         next(closed)
     closed.close()  # type: ignore[attr-defined]
-    _until(_no_thread)
+    wait_for(_no_thread, "the end of the reader's thread")
     forgotten = stream(store)
     for _ in range(taken):
         next(forgotten)
     del forgotten
-    _until(_no_thread)
+    wait_for(_no_thread, "the end of the reader's thread")
 
 
 def test_a_store_that_fits_into_memory_is_read_once() -> None:
@@ -190,6 +181,7 @@ def test_incomplete_store_is_refused_and_bad_rows_are_not_usable(make_store: Any
     assert np.flatnonzero(~usable_rows(store)).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_everything_but_training_does_without_tensorflow() -> None:
     code = (
         "import sys\n"

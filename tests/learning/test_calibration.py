@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
@@ -57,7 +57,6 @@ def test_the_temperature_stays_within_its_bounds_where_none_is_best() -> None:
     assert 19.9 < fit_temperature(wrong, np.array([1])) <= 20  # the likelihood of a probability of 0 is finite
 
 
-@settings(deadline=None, max_examples=50)
 @given(LOGITS, st.floats(0.05, 20))
 def test_each_row_is_softened_by_itself_to_the_bit(logits: np.ndarray, temperature: float) -> None:
     probabilities = softmax(logits, axis=1)
@@ -90,7 +89,6 @@ def test_reliability_by_hand() -> None:
     assert error == pytest.approx((0.5 + 0.25 + 3 * (2.71 / 3 - 2 / 3)) / 5)
 
 
-@settings(deadline=None, max_examples=50)
 @given(LOGITS, st.integers(0, 8), st.integers(1, 30))
 def test_reliability_counts_everything_once(logits: np.ndarray, label: int, bins: int) -> None:
     probabilities, labels = softmax(logits, axis=1), np.full(len(logits), label)
@@ -112,7 +110,6 @@ def test_sure_and_right_is_no_error_and_sure_and_wrong_the_largest() -> None:
     assert expected_calibration_error(sure, np.array([1, 2, 0])) == 1
 
 
-@settings(deadline=None, max_examples=100)
 @given(CONFIDENCES, st.floats(0.01, 1))
 def test_no_other_threshold_covers_more_at_the_wanted_precision(pairs: list[tuple[float, bool]], wanted: float) -> None:
     confidence, correct = (np.array(values) for values in zip(*pairs, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.errors import SettingsError
 from emolib.learning.crossvalidation import cross_validate
@@ -15,7 +15,6 @@ from emolib.learning.evaluation import Evaluation, FoldResult, metrics, utteranc
 CLASSES = ("anger", "calm", "joy", "sadness")
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), min_size=1, max_size=60))
 def test_metrics_agree_with_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score

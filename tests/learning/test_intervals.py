@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from emolib.errors import SettingsError
 from emolib.learning import intervals
@@ -25,7 +25,6 @@ def _columns(rows: list[tuple[int, int, Any]]) -> tuple[np.ndarray, np.ndarray, 
     return np.array(true), np.array(predicted), list(speakers)
 
 
-@settings(deadline=None, max_examples=50)
 @given(UTTERANCES)
 def test_the_figures_are_those_of_the_evaluation(rows: list[tuple[int, int, Any]]) -> None:
     true, predicted, speakers = _columns(rows)
@@ -39,7 +38,6 @@ def test_the_figures_are_those_of_the_evaluation(rows: list[tuple[int, int, Any]
     )
 
 
-@settings(deadline=None, max_examples=30)
 @given(UTTERANCES, st.randoms(use_true_random=False))
 def test_order_and_names_change_nothing(rows: list[tuple[int, int, Any]], random: Any) -> None:
     true, predicted, speakers = _columns(rows)
@@ -107,7 +105,6 @@ def test_what_is_wrong_is_refused(true: Any, predicted: Any, speakers: Any, leve
         speaker_intervals(np.array(true), np.array(predicted), speakers, classes=2, level=level)
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.sampled_from("abc")), min_size=2, max_size=30))
 def test_correlations_lie_within_one_and_a_measure_agrees_with_itself(rows: list[tuple[int, int, str]]) -> None:
     first, second, speakers = (np.array(column) for column in zip(*rows, strict=True))

@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,16 +16,27 @@ from numpy.typing import NDArray
 from emolib.corpora import labels as schemes, splits
 from emolib.errors import EmolibError, GoldenCheckError, SettingsError
 from emolib.features.store import FeatureStore
-from emolib.learning import bundle as bundles, calibration, training
+from emolib.learning import bundle as bundles, calibration
 from emolib.learning.bundle import ModelBundle
 from emolib.learning.crossvalidation import cross_validate
-from emolib.learning.model import ARCHITECTURES, AttentiveStatistics, Deltas, Speech, aligned, build, learner, to_onnx
 from emolib.learning.progress import Progress
-from emolib.learning.training import Trained
+from emolib.learning.recipes import RECIPES
 from emolib.storage import read_json, write_json
 from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
 
+if TYPE_CHECKING:
+    from emolib.learning.training import Trained
+
+pytestmark = pytest.mark.slow
 CLASSES = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tensorflow() -> None:
+    """Import what needs TensorFlow when a test runs: importing it takes ten seconds of every process that collects."""
+    global keras, networks, training
+    keras = pytest.importorskip("keras")
+    from emolib.learning import model as networks, training
 
 
 def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray[np.int64], NDArray[np.bool_]]:
@@ -44,7 +54,7 @@ def _fit(store: FeatureStore, task: str = "native", **options: Any) -> Trained:
 
 
 def _untrained(architecture: str) -> Any:
-    return build(
+    return networks.build(
         architecture,
         profile=PROFILE,
         words=(0, 0, 1, 2),
@@ -87,7 +97,7 @@ def default(trained_default: Trained, tmp_path_factory: pytest.TempPathFactory) 
     return bundles.save(tmp_path_factory.mktemp("default"), trained_default)
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=RECIPES)
 def trained(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(f"trained_{request.param}")
 
@@ -110,7 +120,7 @@ def copy(article: ModelBundle, tmp_path: Path) -> Path:
 
 def test_deltas_are_slope_and_curvature() -> None:
     time = np.arange(20, dtype=np.float32)
-    found = np.asarray(Deltas()((time**2)[np.newaxis, :, np.newaxis]))[0, 4:-4]
+    found = np.asarray(networks.Deltas()((time**2)[np.newaxis, :, np.newaxis]))[0, 4:-4]
     np.testing.assert_allclose(found, np.stack([time**2, 8 * time, np.full(20, 20.0)], axis=1)[4:-4], atol=1e-2)
 
 
@@ -119,7 +129,7 @@ def test_aligned_windows_begin_with_speech_and_have_one_level() -> None:
     features[:, :, 0] += 100.0 * np.random.default_rng(1).standard_normal((16, 1))
     features[:, :10, 0] -= 1000.0  # silence
     valid_frames = np.maximum(valid_frames, 20)
-    moved, lengths = aligned(model, features, valid_frames)
+    moved, lengths = networks.aligned(model, features, valid_frames)
     assert (lengths <= valid_frames - 10).all()
     speech = np.arange(FRAMES) < lengths[:, np.newaxis]
     np.testing.assert_allclose(moved[:, :, 0].sum(axis=1, where=speech), 0.0, atol=1e-2)
@@ -139,8 +149,8 @@ def test_the_shortest_speech_is_seen_wherever_it_lies() -> None:
     features[:, :, 0] = -1000.0
     for place in range(8):
         features[place, 16 + place] = 1.0
-    seen = AttentiveStatistics(stride=8, units=4)
-    speech = np.asarray(Speech(range=30.0)(features, np.full(8, FRAMES, np.int32)))
+    seen = networks.AttentiveStatistics(stride=8, units=4)
+    speech = np.asarray(networks.Speech(range=30.0)(features, np.full(8, FRAMES, np.int32)))
     pooled = np.asarray(seen(np.ones((8, -(-FRAMES // 8), 2), np.float32), speech))
     np.testing.assert_allclose(pooled[:, :2], 1.0)
 
@@ -149,7 +159,7 @@ def test_a_class_is_as_likely_as_its_words_together() -> None:
     features, valid_frames = _windows(8)
     model = _untrained("default")
     inputs = {"features": features, "valid_frames": valid_frames}
-    words = learner(model).predict_on_batch(inputs)
+    words = networks.learner(model).predict_on_batch(inputs)
     assert words.shape == (8, 4)
     expected = np.stack([words[:, 0] + words[:, 1], words[:, 2], words[:, 3]], axis=1)
     np.testing.assert_allclose(model.predict_on_batch(inputs), expected, rtol=1e-6)
@@ -228,7 +238,7 @@ def test_standardises_by_the_real_frames_of_the_training_rows(store: FeatureStor
     np.testing.assert_allclose(scale, features[good][real].std(axis=0), rtol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", [pytest.param("default", marks=pytest.mark.slow), "article"])
+@pytest.mark.parametrize("architecture", ["default", "article"])
 def test_same_seed_gives_the_same_weights(
     store: FeatureStore, architecture: str, request: pytest.FixtureRequest
 ) -> None:
@@ -244,7 +254,7 @@ class _KilledError(Exception):
 
 @pytest.mark.parametrize(
     ("architecture", "last"),
-    [pytest.param("default", 4, marks=pytest.mark.slow), ("default", 9), ("article", 4)],
+    [("default", 4), ("default", 9), ("article", 4)],
 )
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     store: FeatureStore, architecture: str, last: int, request: pytest.FixtureRequest, tmp_path: Path
@@ -280,7 +290,6 @@ def test_a_checkpoint_of_another_store_is_refused(store: FeatureStore, make_stor
         _fit(make_store(utterances=11), epochs=1, checkpoint=tmp_path / "training")
 
 
-@pytest.mark.slow
 def test_a_class_without_rows_is_left_unlearnt(store: FeatureStore) -> None:
     female = (store.windows["gender"] == "female").to_numpy()
     speaker = (store.windows["speaker"] == "s0").to_numpy()
@@ -419,7 +428,7 @@ def test_keras_file_is_the_model(bundle: ModelBundle) -> None:
     found = model.predict_on_batch({"features": features, "valid_frames": valid_frames})
     softened = calibration.soften(found, bundle.temperature)
     np.testing.assert_allclose(softened, bundle.predict(features, valid_frames), atol=2e-5)
-    assert to_onnx(model)
+    assert networks.to_onnx(model)
 
 
 def test_exporting_again_to_a_url_gives_the_same_model(trained_article: Trained, article: ModelBundle) -> None:
@@ -461,7 +470,7 @@ def test_golden_check_finds_a_machine_that_computes_otherwise(
 def test_twin_that_differs_is_not_saved(
     trained_article: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = to_onnx(_untrained("article"))
+    other = networks.to_onnx(_untrained("article"))
     monkeypatch.setattr("emolib.learning.model.to_onnx", lambda model: other)
     with pytest.raises(EmolibError, match="deviate from Keras"):
         bundles.save(tmp_path / "model", trained_article)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
@@ -24,7 +24,6 @@ def _posteriors(labels: np.ndarray, generator: np.random.Generator) -> np.ndarra
     return softmax(-np.square(points[..., np.newaxis, :] - CENTRES).sum(axis=-1) / 2, axis=-1)
 
 
-@settings(deadline=None, max_examples=50)
 @given(LOGITS, SHARES, SHARES)
 def test_a_correction_has_an_inverse_and_takes_rows_one_by_one(logits: Any, trained: Any, wanted: Any) -> None:
     probabilities = softmax(logits.clip(-5, 5), axis=1)
@@ -35,7 +34,6 @@ def test_a_correction_has_an_inverse_and_takes_rows_one_by_one(logits: Any, trai
         np.testing.assert_array_equal(correct_priors(row[np.newaxis], trained, wanted)[0], expected)
 
 
-@settings(deadline=None, max_examples=50)
 @given(LOGITS, SHARES)
 def test_probabilities_stay_some_where_a_class_is_impossible(logits: Any, trained: Any) -> None:
     found = correct_priors(softmax(logits, axis=1), trained, [0.0, 0.5, 0.5])
@@ -43,7 +41,6 @@ def test_probabilities_stay_some_where_a_class_is_impossible(logits: Any, traine
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
 @given(LOGITS, SHARES)
 def test_estimated_priors_are_shares_whatever_the_probabilities(logits: Any, trained: Any) -> None:
     found = estimate_priors(softmax(logits, axis=1), trained)
@@ -89,6 +86,7 @@ def _counts(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return counts, (taken_for[..., np.newaxis] == np.arange(3)).sum(axis=2)
 
 
+@pytest.mark.slow
 def test_prevalence_covers_the_mixture_that_raw_counts_miss() -> None:
     covered, raw = [], []
     for seed in range(60):

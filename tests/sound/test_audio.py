@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from fsspec.implementations.memory import MemoryFile
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.errors import AudioError, Code
@@ -437,7 +437,6 @@ def test_damaged_bytes_end_in_a_verdict(tmp_path_factory: pytest.TempPathFactory
     ]
     folder = tmp_path_factory.mktemp("damaged")
 
-    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.sampled_from(files),
         st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=5),
@@ -454,7 +453,6 @@ def test_damaged_bytes_end_in_a_verdict(tmp_path_factory: pytest.TempPathFactory
     check()
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 3000),
     st.sampled_from([1234, 8000, 11_025, 16_000, 24_414, 44_100, 48_000, 96_000]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.sound.conversation import RATE, Clip, Laid, beep, clip, line, ring_back
@@ -25,7 +25,6 @@ def cut(signal: Signal) -> Clip:
     return found
 
 
-@settings(deadline=None, max_examples=25)
 @given(st.integers(1, 100), st.integers(1, 100), st.floats(0.02, 1.0))
 def test_silence_and_level_change_nothing_about_where_speech_is(before: int, after: int, gain: float) -> None:
     expected = cut(said(before_s=1.0, after_s=1.0))
@@ -36,7 +35,6 @@ def test_silence_and_level_change_nothing_about_where_speech_is(before: int, aft
     np.testing.assert_allclose(found.signal, gain * expected.signal, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(5, 150), st.integers(1, 80)), min_size=1, max_size=5))
 def test_stretches_are_parts_of_the_clip_apart_by_pauses(parts: list[tuple[int, int]]) -> None:
     """Bursts of a tone with pauses, in hundredths of a second."""

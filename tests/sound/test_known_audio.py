@@ -136,7 +136,7 @@ def test_what_is_rare_is_found_among_many() -> None:
     assert (found.recordings, found.start_s) == (3, pytest.approx(150, abs=0.6))
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(cuts=st.lists(st.integers(0, 45 * RATE), max_size=10))
 def test_the_same_however_it_is_cut(cuts: list[int]) -> None:
     signal, audio = np.concatenate([call(5), call(6)]), known(music(0), said(999, 0))
@@ -148,7 +148,6 @@ def test_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert not (whole.known_audio & (whole.speech | whole.tone)).any()
 
 
-@settings(deadline=None, max_examples=50)
 @given(data=st.data(), seed=st.integers(0, 99), at=st.integers(0, 250), length=st.integers(0, 250))
 def test_a_place_is_known_by_its_own_bits(data: Any, seed: int, at: int, length: int) -> None:
     """Whatever stands beside it, and however many of its bits are others, up to a quarter."""
@@ -225,6 +224,7 @@ def test_what_cannot_be_heard_is_a_code(tmp_path: Path) -> None:
     assert same.mean() > 0.9  # 16 bits a sample
 
 
+@pytest.mark.slow
 def test_real_speech_is_not_known_audio_and_does_not_repeat(shared: Path) -> None:
     """Two actors, who say the same two sentences over and over with silence between them; and calls."""
     audio = known(music(0), music(1), said(999, 0))

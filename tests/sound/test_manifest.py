@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from upath import UPath
 
 from emolib.errors import AudioError, Code, SettingsError
@@ -202,7 +202,6 @@ def test_an_etag_is_the_version_and_a_mark_of_the_folder_is_no_recording(
 NAMES = st.text(st.sampled_from("abé. _"), min_size=1, max_size=3).filter(lambda name: name.strip("."))
 
 
-@settings(max_examples=25, deadline=None)
 @given(paths=st.sets(st.lists(NAMES, min_size=1, max_size=3).map(tuple), max_size=8))
 def test_the_listing_is_every_file_that_counts_exactly_once(
     tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[str, ...]]

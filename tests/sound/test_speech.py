@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.errors import SettingsError
@@ -52,7 +52,6 @@ def test_finds_who_speaks_and_when(sampling_rate: int) -> None:
     assert 1.4 < found.speech_s < 2.4
 
 
-@settings(deadline=None, max_examples=20)
 @given(cuts=st.lists(st.integers(0, 100_000), max_size=8))
 def test_the_same_however_it_is_cut(cuts: list[int]) -> None:
     signal = np.concatenate([tones(440, 480), spoken(), line(425, on_s=0.25, off_s=0.25)])

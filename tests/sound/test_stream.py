@@ -69,7 +69,7 @@ def blocks_of(source: str | Path, rate: int | None = None) -> list[NDArray[np.fl
     return blocks
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     length=st.one_of(st.integers(1, 3000), st.integers(BLOCK - 2, BLOCK + 2), st.integers(2 * BLOCK - 9, 3 * BLOCK)),
     channels=st.integers(1, 2),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.config import TELEPHONE
@@ -58,7 +58,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
 
 
 class TestUtterance:
-    @settings(max_examples=40, deadline=None)
     @given(
         speaker=st.integers(0, 2**48),
         emotion=st.sampled_from(EMOTIONS),
@@ -249,6 +248,7 @@ class TestGoldenSignals:
         np.testing.assert_array_equal(signals, golden_signals(sampling_rate=sampling_rate, duration_s=duration_s))
 
 
+@pytest.mark.slow
 def test_emotions_of_unknown_speakers_are_learnable_but_not_given_away() -> None:
     from sklearn.metrics import recall_score
     from sklearn.pipeline import make_pipeline

@@ -7,7 +7,7 @@ from functools import cache
 import av
 import numpy as np
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 from numpy.typing import NDArray
 
 from emolib.errors import SettingsError
@@ -97,7 +97,6 @@ class TestAnyCondition:
         loud = 40 * _noise(samples)
         _fit(through(condition, loud, sampling_rate=8000, seed=1), loud)
 
-    @settings(max_examples=40, deadline=None)
     @given(
         st.sampled_from([*CONDITIONS]),
         st.integers(1, 6000),
