@@ -58,9 +58,8 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
             opened = backends.cloud(spec)
     with opened as client, same_versions(client):
         # Those that a job starts elsewhere have no pages: nobody would ask who reads them.
-        if client.dashboard_link and isinstance(spec, Local | Address):
-            without = "" if find_spec("bokeh") else " (where bokeh is installed)"
-            say(f"dashboard: {client.dashboard_link}{without}")
+        if client.dashboard_link and isinstance(spec, Local | Address) and find_spec("bokeh"):
+            say(f"dashboard: {client.dashboard_link}")
         yield client
 
 

@@ -6,8 +6,8 @@ import errno
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -136,6 +136,41 @@ def audio_progress(description: str, total_s: float) -> Iterator[AudioProgress]:
     with Progress(*columns, console=stderr, disable=not _draws()) as progress:
         task = progress.add_task(description, total=max(total_s, 1e-3), hours="", speed="")
         yield AudioProgress(progress, task, total_s)
+
+
+@contextmanager
+def epoch_progress() -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Show how a training goes: on a terminal one line that moves, in a log a line now and then.
+
+    Give each epoch's entry of the history (see `emolib.learning.training.fit`) to what it yields.
+    """
+    line, is_first, logged = stderr.status("training"), True, time.monotonic()
+
+    def show(entry: Mapping[str, float]) -> None:
+        nonlocal is_first, logged
+        if is_first and entry["epoch"] > 1:
+            say(f"goes on after epoch {entry['epoch'] - 1:.0f}, where it was interrupted")
+        is_first = False
+        if _draws():
+            line.update(_epoch(entry))
+        elif time.monotonic() - logged > _LOG_EVERY_S:
+            logged = time.monotonic()
+            say(_epoch(entry))
+
+    with line if _draws() else nullcontext():
+        yield show
+
+
+def _epoch(entry: Mapping[str, float]) -> str:
+    """Say how an epoch went, and how long the rest will take if it goes on so."""
+    left_s = (entry["epochs"] - entry["epoch"]) * entry["seconds"]
+    aside = "learning from all"
+    if "val_uar" in entry:
+        aside = f"set aside: loss {entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f}"
+    return (
+        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}, {aside} "
+        f"({entry['seconds']:.1f} s, {left_s / 60:.1f} min left)"
+    )
 
 
 def within_budget(failed: int, total: int, budget: float, count: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -115,14 +116,14 @@ def _compare(truth: pd.DataFrame, windows: pd.DataFrame, recordings: pd.DataFram
 
 
 def _say_where(root: Path, summary: dict[str, Any]) -> None:
-    places = {
-        "page to look at": summary["page"],
-        "predictions (Parquet)": root / "predictions",
-        "model bundle": root / "model",
-        "feature store (Zarr)": root / "features.zarr",
-        "calls, and what they contain": f"{root / 'calls'}, {root / 'truth.csv'}",
-    }
-    for name, place in places.items():
-        say(f"{name:30} {place}")
     query = f"import pandas; print(pandas.read_parquet('{root}/predictions/channels'))"
-    say(f'{"query them":30} .venv/bin/python -c "{query}"')
+    places = {
+        "the calls as a page": summary["page"],
+        "what the model is, and is not": root / "model" / "card.html",
+        "a table, queried": f'{sys.executable} -c "{query}"',
+        "calls, and what they contain": f"{root / 'calls'}, {root / 'truth.csv'}",
+        "sound to features (Zarr)": root / "features.zarr",
+    }
+    say("Open next:")
+    for name, place in places.items():
+        say(f"  {name:30} {place}")

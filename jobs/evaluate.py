@@ -17,9 +17,9 @@ from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.learning.progress import FOLDER, Progress
 from emolib.storage import resolve, write_bytes, write_json
-from jobs.console import Result, say, table
+from jobs.console import Result, epoch_progress, say, table
 from jobs.evaluate_archive import evaluate_archive, interval
-from jobs.train import ArchitectureOption, TaskOption, provenance, say_epoch
+from jobs.train import ArchitectureOption, TaskOption, provenance
 
 ProtocolOption = Annotated[
     Literal["random5", "speaker6", "ravdess6", "savee4", "corpus", "grouped"],
@@ -89,18 +89,19 @@ def evaluate(
     made_from = provenance(opened, task=task, architecture=architecture, epochs=epochs)
     asked = {"protocol": protocol, "seed": seed, "learn_from_others": learn_from_others}
     progress = Progress(folder, {**made_from, **asked, "store_windows": opened.windows_hash})
-    evaluation = cross_validate(
-        opened,
-        task=task,
-        protocol=protocol,
-        architecture=architecture,
-        seed=seed,
-        epochs=epochs,
-        learn_from_others=learn_from_others,
-        progress=progress,
-        on_fold=_say_fold,
-        on_epoch=say_epoch,
-    )
+    with epoch_progress() as show:
+        evaluation = cross_validate(
+            opened,
+            task=task,
+            protocol=protocol,
+            architecture=architecture,
+            seed=seed,
+            epochs=epochs,
+            learn_from_others=learn_from_others,
+            progress=progress,
+            on_fold=_say_fold,
+            on_epoch=show,
+        )
     report = {**evaluation.report(), **made_from, "store": store}
     buffer = io.BytesIO()
     evaluation.predictions.to_parquet(buffer, index=False)

@@ -20,7 +20,7 @@ from emolib.learning.recipes import RECIPES
 from emolib.report.card import card, read_evaluations
 from emolib.sound.variants import learnt_copies
 from emolib.storage import resolve
-from jobs.console import Result, listed, say, table
+from jobs.console import Result, epoch_progress, listed, say, table
 
 if TYPE_CHECKING:
     from emolib.learning.training import Trained
@@ -94,19 +94,20 @@ def train(
     say(f"{int(labelled.sum())} windows with a label, {int(aside.sum())} of them set aside with their speakers")
     from emolib.learning import training  # TensorFlow takes its time: everything that can be wrong was looked at before
 
-    trained = training.fit(
-        opened,
-        scheme=scheme,
-        labels=numbers,
-        train=labelled & ~aside,
-        validation=aside,
-        architecture=architecture,
-        seed=seed,
-        speaker_dependent=speaker_dependent,
-        epochs=epochs,
-        checkpoint=resolve(model) / bundle.CHECKPOINT,
-        on_epoch=say_epoch,
-    )
+    with epoch_progress() as show:
+        trained = training.fit(
+            opened,
+            scheme=scheme,
+            labels=numbers,
+            train=labelled & ~aside,
+            validation=aside,
+            architecture=architecture,
+            seed=seed,
+            speaker_dependent=speaker_dependent,
+            epochs=epochs,
+            checkpoint=resolve(model) / bundle.CHECKPOINT,
+            on_epoch=show,
+        )
     least = None if precision is None else _threshold(trained, precision)
     with warnings.catch_warnings():
         # keras 3.15 asks numpy for a name that tf2onnx misses: nothing that a user could mend.
@@ -162,15 +163,3 @@ def _threshold(trained: Trained, precision: float) -> float:
         f"{found.coverage:.1%} of the windows get one (windows of the speakers set aside)"
     )
     return found.threshold
-
-
-def say_epoch(entry: dict[str, float]) -> None:
-    """Print how an epoch went, and how long the rest will take if it goes on so."""
-    left_s = (entry["epochs"] - entry["epoch"]) * entry["seconds"]
-    aside = "learning from all"
-    if "val_uar" in entry:
-        aside = f"set aside: loss {entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f}"
-    say(
-        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}, {aside} "
-        f"({entry['seconds']:.1f} s, {left_s / 60:.1f} min left)"
-    )
