@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import emolib  # noqa: F401  # before a test imports onnxruntime: that reads then whether it may talk
+
 _SHARED = Path(os.environ.get("EMOLIB_SHARED", Path(__file__).parents[2] / "shared"))
 
 # A busy machine must fail no test: no deadline, and the same examples every time. `make test` tries few of them,
