@@ -18,6 +18,7 @@ from cyclopts.config import Toml
 from emolib import __version__
 from emolib.errors import SettingsError
 from jobs import console
+from jobs.environment import leave_home_alone
 
 _HELP = """\
 Label emotions in speech, in bulk: MFCCs with Dask, a CNN, labels in Parquet.
@@ -131,6 +132,7 @@ def run(tokens: Sequence[str]) -> console.Result | None:
 
 def main() -> None:
     """Run the command line and exit with the job's code."""
+    leave_home_alone()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # oneDNN sums in an order of its own on each CPU type, and TensorFlow says so at every start.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -14,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import emolib  # noqa: F401  # before a test imports onnxruntime: that reads then whether it may talk
+from jobs.environment import leave_home_alone
+
+leave_home_alone()
 
 _SHARED = Path(os.environ.get("EMOLIB_SHARED", Path(__file__).parents[2] / "shared"))
 
