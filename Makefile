@@ -13,7 +13,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 
 help:
 	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 3 minutes)"
 	@echo "make test       a fair sample of the tests (3 minutes on two cores)"
-	@echo "make test-all   all of them that run anywhere (TIME minutes)"
+	@echo "make test-all   all of them that run anywhere (15 minutes)"
 	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour); test-faults-sample: 10 minutes of it"
 	@echo "make test-clusters  real sshd, Slurm, network namespaces, stores, where they are installed (10 minutes)"
 	@echo "make check      linter, types, import rules"
