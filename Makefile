@@ -1,5 +1,6 @@
-# Everything a newcomer types. Each target sets up what it needs in .venv, with nothing but python3 and a package index.
-PYTHON ?= python3
+# Everything a newcomer types. Each target sets up what it needs in .venv, with nothing but Python and a package index.
+# PYTHON=... names the Python of a new .venv; unset, it is the first on the PATH that can train. VENV=... keeps a second
+# environment beside .venv: make test PYTHON=python3.13 VENV=.venv-3.13
 VENV := .venv
 BIN := $(VENV)/bin
 # The stamp is newer than the lock file when the environment is what the lock file says.
@@ -22,11 +23,29 @@ help:
 	@echo "make setup      only make .venv"
 
 setup: $(READY)
+ifeq ($(origin PYTHON),command line)
+	@asked=$$("$(PYTHON)" $(VERSION)) || exit 1; there=$$($(BIN)/python $(VERSION)); test "$$asked" = "$$there" || \
+	{ echo "$(VENV) is Python $$there, $(PYTHON) is $$asked: add VENV=.venv-$$asked, or make clean first" >&2; exit 1; }
+endif
 
-$(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and \
-	"$(PYTHON) is Python %d.%d, expected 3.11 to 3.13: make PYTHON=/path/to/python3.12 ..." % v)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# TensorFlow has no wheels for 3.14: it is taken only if PYTHON names it. A link to a Python that is gone is made anew.
+USABLE := 3.11 | 3.12 | 3.13 $(if $(PYTHON),| 3.14)
+EXPECTED := Python 3.11 to 3.13; to score, not to train, 3.14 will do
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+$(BIN)/python:
+	@found=; for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11); do \
+	  version=$$("$$python" $(VERSION) 2>/dev/null) || continue; \
+	  found="$${found:+$$found, }$$python is Python $$version"; \
+	  case $$version in $(USABLE)) \
+	    echo "$$found; $(VENV) takes $$python (expected $(EXPECTED))" >&2; \
+	    rm -f $(BIN)/python*; \
+	    "$$python" -m venv $(VENV) && exit; \
+	    rm -f $(BIN)/python*; exit 1 ;; \
+	  esac; \
+	done; \
+	echo "$${found:-$(or $(PYTHON),python3) does not run}, expected $(EXPECTED): make PYTHON=/path/to/python3.13" >&2; exit 1
+
+$(READY): requirements.lock pyproject.toml $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
