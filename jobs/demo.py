@@ -12,6 +12,7 @@ import pandas as pd
 from emolib import archive
 from emolib.corpora import labels
 from emolib.errors import EmolibError, SettingsError
+from emolib.learning.backend import require_backend
 from emolib.learning.evaluation import metrics
 from emolib.sound.synthetic import write_calls, write_corpus
 from emolib.storage import write_json
@@ -47,6 +48,7 @@ def demo(*, out: str = "demo", seed: int = 0) -> Result:
     root = Path(out)
     if root.exists() and any(root.iterdir()):
         raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    require_backend()
     corpus, calls, store = root / "voices", root / "calls", root / "features.zarr"
     model, predictions, page = root / "model", root / "predictions", root / "page"
     say(f"1/6  voices: {_SPEAKERS} speakers for the corpus, others for {_CALLS} calls and {_BROKEN} broken files")

@@ -15,6 +15,7 @@ from emolib.config import CLEAN, Profile
 from emolib.corpora import labels as schemes
 from emolib.errors import SettingsError
 from emolib.learning import evaluation
+from emolib.learning.backend import require_backend
 from emolib.learning.batches import InMemory, Shards, in_order, usable_rows
 from emolib.learning.calibration import fit_temperature, soften
 from emolib.learning.recipes import RECIPES
@@ -27,12 +28,9 @@ try:
 
     from emolib.learning.checkpoint import Checkpoint
     from emolib.learning.course import Course
-except ModuleNotFoundError as error:  # whoever imports this module wants to train; nothing else needs TensorFlow
-    if error.name not in ("keras", "onnx", "tensorflow", "tf2onnx"):
-        raise
-    raise SettingsError(
-        f"{error.name} is not installed, expected for training: pip install 'emolib[train]' (scoring does without)"
-    ) from error
+except ModuleNotFoundError:  # whoever imports this module wants to train; nothing else needs TensorFlow
+    require_backend()
+    raise
 
 if TYPE_CHECKING:
     from emolib.features.store import FeatureStore

@@ -221,3 +221,9 @@ def test_a_url_with_credentials(
 def test_a_store_whose_package_is_missing(url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     refused(run_emolib("verify", url), module, f"pip install 'emolib[{extra}]'")
+
+
+def test_a_demo_that_could_not_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as on Python 3.14
+    refused(run_emolib("demo", "--out", tmp_path / "demo"), "tensorflow", "with Python 3.11 to 3.13", "emolib[train]")
+    assert not (tmp_path / "demo").exists()

@@ -194,4 +194,4 @@ def test_everything_but_training_does_without_tensorflow() -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'emolib[train]'" in done.stdout
+    assert "pip install 'emolib[train]' with Python 3.11 to 3.13" in done.stdout
