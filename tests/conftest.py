@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ from jobs.environment import leave_home_alone
 
 leave_home_alone()
 
+# TensorFlow has no wheels for newer ones ("train" in pyproject.toml).
+TRAINS = sys.version_info < (3, 14)
 _SHARED = Path(os.environ.get("EMOLIB_SHARED", Path(__file__).parents[2] / "shared"))
 
 # A busy machine must fail no test: no deadline, and the same examples every time. `make test` tries few of them,
@@ -64,6 +67,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
         return place
 
     return made
+
+
+@pytest.fixture(scope="session")
+def training() -> None:
+    """Tests that train ask for it: they are skipped on a Python that only scores."""
+    if not TRAINS:
+        pytest.skip("training needs Python 3.11 to 3.13: TensorFlow has no wheels for newer ones")
 
 
 @pytest.fixture(scope="session")

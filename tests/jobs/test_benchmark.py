@@ -41,7 +41,12 @@ def left_out(corpus: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def world(
-    corpus: Path, store: Path, left_out: list[str], cluster: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+    training: None,
+    corpus: Path,
+    store: Path,
+    left_out: list[str],
+    cluster: tuple[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> World:
     root, names = tmp_path_factory.mktemp("truth"), ",".join(left_out)
     made = run_emolib(

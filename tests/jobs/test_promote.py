@@ -16,6 +16,7 @@ from tests.jobs.conftest import assert_same_rows, run_emolib
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("training")  # one that nobody trained is as sure as its candidate
 def test_a_candidate_listens_in_and_takes_over(
     calls: Path, model: Path, candidate: Path, undisturbed: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

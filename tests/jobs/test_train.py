@@ -17,6 +17,8 @@ from tests.jobs.conftest import command, run_emolib, struck
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.usefixtures("training")
+
 
 @pytest.fixture(scope="module")
 def varied(corpus: Path, cluster: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:

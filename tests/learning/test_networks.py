@@ -32,11 +32,13 @@ CLASSES = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tensorflow() -> None:
+def _tensorflow(training: None) -> None:
     """Import what needs TensorFlow when a test runs: importing it takes ten seconds of every process that collects."""
-    global keras, networks, training
-    keras = pytest.importorskip("keras")
-    from emolib.learning import model as networks, training
+    global fit, keras, networks
+    import keras
+
+    from emolib.learning import model as networks
+    from emolib.learning.training import fit
 
 
 def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray[np.int64], NDArray[np.bool_]]:
@@ -50,7 +52,7 @@ def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray
 def _fit(store: FeatureStore, task: str = "native", **options: Any) -> Trained:
     scheme, labels, validation = _split(store, task)
     asked = {"train": ~validation, "validation": validation, "architecture": "article", "seed": 0, **options}
-    return training.fit(store, scheme=scheme, labels=labels, **asked)
+    return fit(store, scheme=scheme, labels=labels, **asked)
 
 
 def _untrained(architecture: str) -> Any:
@@ -218,7 +220,7 @@ def test_who_validates_is_learnt_from_only_after_that(store: FeatureStore, train
     rows = np.flatnonzero(validation & (labels >= 0))
     labels[rows] = (labels[rows] + 1) % CLASSES
     asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 6}
-    wrong = training.fit(store, scheme=scheme, labels=labels, **asked)
+    wrong = fit(store, scheme=scheme, labels=labels, **asked)
     said = [calibration.soften(each.windows.probabilities, 1 / each.temperature) for each in (trained_default, wrong)]
     np.testing.assert_allclose(*said, atol=1e-5)
     losses = [[entry["loss"] for entry in each.history] for each in (trained_default, wrong)]
@@ -314,7 +316,7 @@ def test_a_class_that_only_those_set_aside_say_is_learnt_but_not_judged(store: F
     scheme, labels, validation = _split(store, "native")
     labels[~validation & (labels == 2)] = -1
     asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 3}
-    fitted = training.fit(store, scheme=scheme, labels=labels, **asked)
+    fitted = fit(store, scheme=scheme, labels=labels, **asked)
     assert fitted.training["class_windows"][scheme.classes[2]] > 0
     assert fitted.priors[2] == pytest.approx(1 / CLASSES)
     assert set(fitted.windows.truth) == {0, 1}
