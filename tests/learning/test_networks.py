@@ -34,11 +34,10 @@ CLASSES = 3
 @pytest.fixture(scope="module", autouse=True)
 def _tensorflow(training: None) -> None:
     """Import what needs TensorFlow when a test runs: importing it takes ten seconds of every process that collects."""
-    global fit, keras, networks
+    global fitting, keras, networks
     import keras
 
-    from emolib.learning import model as networks
-    from emolib.learning.training import fit
+    from emolib.learning import model as networks, training as fitting
 
 
 def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray[np.int64], NDArray[np.bool_]]:
@@ -52,7 +51,7 @@ def _split(store: FeatureStore, task: str) -> tuple[schemes.LabelScheme, NDArray
 def _fit(store: FeatureStore, task: str = "native", **options: Any) -> Trained:
     scheme, labels, validation = _split(store, task)
     asked = {"train": ~validation, "validation": validation, "architecture": "article", "seed": 0, **options}
-    return fit(store, scheme=scheme, labels=labels, **asked)
+    return fitting.fit(store, scheme=scheme, labels=labels, **asked)
 
 
 def _untrained(architecture: str) -> Any:
@@ -201,7 +200,7 @@ def test_probabilities_are_softened_by_what_the_validation_windows_say(trained: 
     np.testing.assert_array_equal(truth, labels[rows])
     raw = calibration.soften(probabilities, 1 / trained.temperature)
     if not trained.training["recipe"]["learn_again"]:
-        raw, _ = training.predict(trained.model, store, rows)
+        raw, _ = fitting.predict(trained.model, store, rows)
         np.testing.assert_allclose(probabilities, calibration.soften(raw, trained.temperature), atol=1e-6)
 
     def loss(temperature: float) -> float:
@@ -220,7 +219,7 @@ def test_who_validates_is_learnt_from_only_after_that(store: FeatureStore, train
     rows = np.flatnonzero(validation & (labels >= 0))
     labels[rows] = (labels[rows] + 1) % CLASSES
     asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 6}
-    wrong = fit(store, scheme=scheme, labels=labels, **asked)
+    wrong = fitting.fit(store, scheme=scheme, labels=labels, **asked)
     said = [calibration.soften(each.windows.probabilities, 1 / each.temperature) for each in (trained_default, wrong)]
     np.testing.assert_allclose(*said, atol=1e-5)
     losses = [[entry["loss"] for entry in each.history] for each in (trained_default, wrong)]
@@ -316,7 +315,7 @@ def test_a_class_that_only_those_set_aside_say_is_learnt_but_not_judged(store: F
     scheme, labels, validation = _split(store, "native")
     labels[~validation & (labels == 2)] = -1
     asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 3}
-    fitted = fit(store, scheme=scheme, labels=labels, **asked)
+    fitted = fitting.fit(store, scheme=scheme, labels=labels, **asked)
     assert fitted.training["class_windows"][scheme.classes[2]] > 0
     assert fitted.priors[2] == pytest.approx(1 / CLASSES)
     assert set(fitted.windows.truth) == {0, 1}
