@@ -24,7 +24,7 @@ def scratch() -> Iterator[Path]:
     _sweep()
     with TemporaryDirectory(prefix=_PREFIX) as name:
         folder = Path(name)
-        with (folder / _LOCK).open("w") as lock:
+        with (folder / _LOCK).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
 
@@ -32,7 +32,7 @@ def scratch() -> Iterator[Path]:
 def _sweep() -> None:
     for lock in Path(gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         try:
-            with open(os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as held:  # no pipe, which waits
+            with open(os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as held:  # no pipe, which waits
                 found = os.fstat(held.fileno())
                 if found.st_uid == os.getuid() and time.time() - found.st_mtime > _NEW_S:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -103,7 +103,7 @@ class _Scorer:
         self._pipe, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _SERVE.format(descriptor=theirs.fileno())],
+                [sys.executable, "-P", "-X", "utf8", "-c", _SERVE.format(descriptor=theirs.fileno())],
                 env={**os.environ, "PYTHONPATH": _python_path()},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

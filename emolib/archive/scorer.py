@@ -64,7 +64,7 @@ def _answer(request: Request, pipe: Connection) -> BlockResult:
             faulthandler.dump_traceback_later(limit_s + _LATE_S, exit=True, file=nowhere)
             pipe.send(At(recording.recording_id, limit_s, listens_in))
 
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "wb") as nowhere:
         try:
             return score_block(
                 request.pred,
@@ -82,7 +82,7 @@ def _limit_memory(more: int) -> None:
     """Let this process ask for so many bytes more than it has, on Linux: elsewhere there is no such limit."""
     if sys.platform != "linux":
         return
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = 1024 * int(status["VmData"].split()[0]) + more
     resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
