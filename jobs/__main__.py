@@ -1,162 +1,51 @@
-"""The command `emolib`: parses, runs one job, and turns what became of it into an exit code."""
+"""The command `emolib` as a process: it takes paths, signals and streams in hand before it loads anything large."""
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
-import tomllib
-from asyncio import CancelledError
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Toml
-
-from emolib import __version__
-from emolib.errors import SettingsError
-from jobs import console
-from jobs.environment import leave_home_alone
-
-_HELP = """\
-Label emotions in speech, in bulk: MFCCs with Dask, a CNN, labels in Parquet.
-
-See it work first:
-
-    emolib demo
-
-The way from labelled corpora to a labelled archive of calls:
-
-    emolib extract ravdess/ savee/ --store S.zarr         sound to features
-    emolib evaluate S.zarr --task emotion3 --protocol speaker6 --out judged
-    emolib train S.zarr --task emotion3 --model model     features to a model
-    emolib known-audio /archive --out known.npz           hold music, to leave out
-    emolib score /archive --model model --out labels      calls to Parquet
-    emolib verify labels                                  nothing is lost
-    emolib report labels --out page                       a page for people
-    emolib benchmark savee/ --out known                   calls to judge it by
-    emolib erase labels --call-id ID                      a call is forgotten
-    emolib promote labels --model other                   another model takes over
-    emolib nightly /archive --model model --out labels --report pages
-                                                          all three, every night
-
-A killed job goes on where it was when the same command is run again (extract
-wants --resume). Every command takes --config FILE.toml: a table per command
-([score], [train], ...) whose keys are its options; flags win over it.
-
-Exit codes: 0 done; 1 done, but too many failures; 2 wrong usage or settings;
-3 another run holds the lock; 4 the model gives other numbers on this machine;
-5 interrupted, run it again; 6 verify found damage; 70 unexpected.
-"""
-
-# Loaded only when called for: `emolib --help` starts no scheduler and TensorFlow is imported by what trains.
-_COMMANDS = {
-    "demo": "See the whole way on synthetic voices: corpus, calls, training, labels, a page to look at.",
-    "extract": "Fill a feature store from corpora of labelled clips.",
-    "train": "Train a model on a feature store and write its bundle.",
-    "evaluate": "Judge an architecture, fold by fold, or predictions of calls of which everything is known.",
-    "benchmark": "Make calls with known emotions from clips of speakers that a model never heard, to judge it by.",
-    "explore": "Draw a recording, or a feature store: spectra, formants, MFCCs; classes, durations, clusters.",
-    "known-audio": "Find hold music and announcements in an archive, for score to leave out.",
-    "score": "Label an archive of calls; run it again and it continues.",
-    "nightly": "Do a night's work: finish what was interrupted, score what is new, verify, write a page.",
-    "erase": "Remove all that predictions hold of a call, and never score it again.",
-    "promote": "Compare a model with the one that scores an archive, and let it take over.",
-    "doctor": "Look whether a job could run here, and on a cluster.",
-    "certs": "Make certificates for a cluster whose traffic leaves this machine.",
-    "verify": "Prove that predictions, or a feature store, are whole.",
-    "report": "Make a page from predictions.",
-    "export": "Write segments, runs of one emotion, for other tools: RTTM, audformat, CSV.",
-}
-
-app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)
-for _name, _line in _COMMANDS.items():
-    app.command("jobs.{0}:{0}".format(_name.replace("-", "_")), name=_name, help=_line, help_format="markdown")
-
-
-@app.meta.default
-def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[str | None, Parameter(help="A TOML file with a table per command.", negative=())] = None,
-    debug: Annotated[bool, Parameter(help="Show the traceback of an error.", negative=())] = False,
-    log_format: Annotated[
-        Literal["text", "json"], Parameter(help="What goes to stderr: words, or JSON lines.")
-    ] = "text",
-) -> Any:
-    console.log_json = log_format == "json"
-    try:
-        app.config = () if config is None else (_settings(config),)
-        return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
-    except (
-        Exception,
-        KeyboardInterrupt,
-        CancelledError,
-    ) as error:  # the outermost door
-        if debug:
-            raise
-        return _ended_by(error)
-
-
-def _settings(path: str) -> Toml:
-    """Return a file of options that can be read: what is wrong with it is wrong usage.
-
-    Raises
-    ------
-    SettingsError
-        If it is missing or no TOML.
-    """
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path} can't be read as a TOML file of options: {error}") from error
-    tables = {name: table for name, table in document.items() if isinstance(table, dict)}
-    for name, table in tables.items():
-        if elsewhere := sorted({"config", "debug", "log_format", "log-format"} & set(table)):
-            flag = elsewhere[0].replace("_", "-")
-            raise SettingsError(f"{path} has {elsewhere[0]!r} in [{name}], expected --{flag} on the command line")
-    if unknown := sorted(set(document) - set(_COMMANDS)):
-        raise SettingsError(f"{path} has {unknown[0]!r}, expected a table for a command: {', '.join(_COMMANDS)}")
-    return Toml(path)
-
-
-def run(tokens: Sequence[str]) -> console.Result | None:
-    """Run one command and return how it ended, or None where it only printed help or the version."""
-    try:
-        result = app.meta(list(tokens), result_action="return_value", exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        return _ended_by(error)
-    return result if isinstance(result, console.Result) else None
 
 
 def main() -> None:
     """Run the command line and exit with the job's code."""
-    leave_home_alone()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # oneDNN sums in an order of its own on each CPU type, and TensorFlow says so at every start.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    for library in ("distributed", "gcsfs"):  # both say with tracebacks what the job says in a line
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "stop" is as good as Ctrl-C
-    result = run(sys.argv[1:])
-    if result is None:
-        sys.exit(console.EXIT_DONE)
-    result.print()
-    sys.exit(result.exit_code)
+    _leave_out_working_directory()
+    try:
+        from jobs import process
+
+        process.begin(sys.argv[1:])
+        from jobs.environment import set_switches
+
+        set_switches()
+        from jobs.command import run
+
+        result = run(sys.argv[1:])
+        process.stay()
+    except KeyboardInterrupt as error:
+        from jobs import process
+
+        process.stay()
+        from jobs.command import ended_by
+
+        result = ended_by(error)
+    from jobs import console
+
+    code = console.EXIT_DONE
+    if result is not None:
+        result.print()
+        code = result.exit_code
+    if (failure := process.failure_of_stdout()) is not None:
+        console.say(f"emolib: stdout can't be written to: {failure}; {console.advice(failure)}")
+        code = code or console.code_of(failure)
+    process.end(code)
 
 
-def _ended_by(error: BaseException) -> console.Result:
-    """Say in one line what stopped a job, and with which code."""
-    code, text = console.code_of(error), " ".join(str(error).split())
-    if isinstance(error, KeyboardInterrupt):
-        text = "interrupted: run the same command again, what is done stays done"
-    elif code == console.EXIT_UNEXPECTED:
-        text = f"{type(error).__name__}: {text} (--debug shows where)"
-    elif what_to_do := console.advice(error):
-        text = f"{text}; {what_to_do}"
-    console.say(f"emolib: {text}")
-    return console.Result({"error": text}, code)
+def _leave_out_working_directory() -> None:
+    """Find modules where they are installed: `python -m` puts the working directory first, and workers get its path."""
+    if sys.flags.safe_path:
+        return
+    first, own = sys.path.pop(0), os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120  (pathlib imports types)
+    if first == own:  # a checkout that is not installed
+        sys.path.append(own)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from emolib.errors import EmolibError, SettingsError
 from jobs.console import StalledError, say
 from jobs.security import security, security_settings, worker_arguments
 from jobs.specs import Cloud, Kubernetes, Slurm, Srun, Ssh
-from jobs.workers import ONE_THREAD
+from jobs.workers import ENVIRONMENT
 
 # Workers are spawned, never forked: threads of the parent do not survive a fork. Nobody looks at the profiler, which
 # stops every worker a hundred times a second. And Dask lets workers give back every 64 KiB that they free, so that a
@@ -34,7 +34,7 @@ PROCESSES: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
-    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ONE_THREAD.items()},
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ENVIRONMENT.items()},
 }
 # Beyond this machine a scheduler answers health and measures by HTTP, and shows no pages: whoever reaches it would read
 # them, certificates or not.
@@ -99,7 +99,10 @@ def slurm(spec: Slurm) -> AbstractContextManager[Client]:
                 interface=spec.interface,
                 log_directory=spec.log_directory,
                 job_extra_directives=list(spec.directives),
-                job_script_prologue=[*(f"export {name}={value}" for name, value in ONE_THREAD.items()), *spec.prologue],
+                job_script_prologue=[
+                    *(f"export {name}={value}" for name, value in ENVIRONMENT.items()),
+                    *spec.prologue,
+                ],
                 worker_extra_args=["--no-dashboard"],
                 scheduler_options=_NO_DASHBOARD,
                 security=security(spec.tls),
@@ -123,7 +126,13 @@ def _try_submitting(script: str) -> None:
     command = ["sbatch", "--test-only"]
     try:
         asked = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=_SLURM_ANSWERS_S, check=False
+            command,
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SLURM_ANSWERS_S,
+            check=False,
         )
     except OSError as error:
         raise SettingsError(f"sbatch can't be run ({error}), expected a machine that may submit jobs") from error
@@ -168,7 +177,7 @@ def srun(spec: Srun) -> Iterator[Client]:
             ],
             stdin=subprocess.DEVNULL,
             stdout=2,
-            env={**os.environ, **ONE_THREAD},
+            env={**os.environ, **ENVIRONMENT},
         )
         try:
             with _client(cluster, wait_s=spec.wait_s, workers=workers) as client:
@@ -247,7 +256,7 @@ def cloud(spec: Cloud) -> AbstractContextManager[Client]:
         **spec.options,
         "n_workers": spec.workers or spec.minimum or 1,
         "security": spec.tls is not False,
-        "env_vars": {**ONE_THREAD, **spec.options.get("env_vars", {})},
+        "env_vars": {**ENVIRONMENT, **spec.options.get("env_vars", {})},
         "worker_options": {"nthreads": 1, "memory_limit": spec.memory, **spec.options.get("worker_options", {})},
     }
     cluster = _started(spec.provider, lambda: getattr(library, name)(**options))

@@ -14,11 +14,11 @@ from cyclopts import Parameter
 from distributed import Client, LocalCluster
 
 from emolib.errors import SettingsError
-from jobs import backends
+from jobs import backends, process
 from jobs.console import say
 from jobs.security import security
 from jobs.specs import Address, Cloud, ClusterSpec, Kubernetes, Local, Slurm, Srun, Ssh
-from jobs.workers import ONE_THREAD, same_versions
+from jobs.workers import ENVIRONMENT, same_versions
 
 # What `--cluster` means on every command that fans work out.
 ClusterOption = Annotated[
@@ -76,8 +76,8 @@ def _local(spec: Local) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=spec.memory or "auto",
-            silence_logs=logging.CRITICAL,
-            env=ONE_THREAD,
+            silence_logs=False if process.debug else logging.CRITICAL,
+            env=ENVIRONMENT,
         ) as cluster,
         Client(cluster, timeout=_CONNECT_TIMEOUT_S) as client,
     ):

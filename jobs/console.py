@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter, validators
@@ -20,6 +18,7 @@ from rich.table import Table
 
 from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
 from emolib.stores import forbidden, locked_out, out_of_reach
+from jobs import process
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -52,8 +51,7 @@ def listed(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-stderr = Console(stderr=True, highlight=False)
-log_json = False  # what is said is a JSON object a line, for machines
+stderr = Console(file=process.log, stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -65,26 +63,21 @@ class Result:
 
     def print(self) -> None:
         """Print the summary as one line of JSON on stdout."""
-        print(json.dumps({**self.summary, "exit_code": self.exit_code}, ensure_ascii=False, default=str), flush=True)
+        print(process.as_json({**self.summary, "exit_code": self.exit_code}, sys.stdout), flush=True)
 
 
 def say(text: str) -> None:
     """Print a line on stderr; text in square brackets stays text."""
-    if log_json:
-        _log({"message": text})
+    if process.log_json:
+        process.write_entry({"message": text})
     else:
         stderr.print(text, markup=False, soft_wrap=True)
 
 
-def _log(entry: Mapping[str, Any]) -> None:
-    time_is = datetime.now(UTC).isoformat(timespec="milliseconds")
-    print(json.dumps({"time": time_is, **entry}, ensure_ascii=False, default=str), file=sys.stderr, flush=True)
-
-
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stderr: the first column is a name, the others are numbers."""
-    if log_json:
-        _log({"message": title, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
+    if process.log_json:
+        process.write_entry({"message": title, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
     shown = Table(
         title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False, box=SIMPLE_HEAD
@@ -99,7 +92,7 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 def _draws() -> bool:
-    return stderr.is_terminal and not log_json
+    return stderr.is_terminal and not process.log_json
 
 
 class AudioProgress:

@@ -1,4 +1,4 @@
-"""Environment variables of a job and of all processes that it starts."""
+"""Switches of libraries, as environment variables: for a job and for all processes that it starts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 
-def leave_home_alone() -> None:
-    """Keep libraries from writing settings and caches below the user's home. What the user has set stays.
+def set_switches() -> None:
+    """Keep libraries from writing below the user's home, and TensorFlow from its own order of sums.
 
-    Call it before they are imported: that is when they write. Processes that a job starts inherit it. ONNX Runtime's
-    telemetry is turned off by `emolib` itself.
+    Call it before they are imported: that is when they read it. What the user has set stays. ONNX Runtime's telemetry is
+    turned off by `emolib` itself.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # oneDNN sums in an order of its own on each CPU type, and TensorFlow says so at every start.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # Each of them goes on without a folder where none can be made.
     # dask-jobqueue and dask-cloudprovider write a file of commented-out defaults. The user's own files are still read.
     os.environ.setdefault("DASK_CONFIG", os.devnull)

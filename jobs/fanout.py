@@ -142,11 +142,13 @@ class _Stop:
     def __init__(self) -> None:
         self.told = False
         self._by_s = math.inf
+        self.order: Any = signal.default_int_handler
 
-    def tell(self, *_: object) -> None:
+    def tell(self, *signal_and_frame: Any) -> None:
         """Take a signal: the first one is a wish, the second one an order."""
         if self.told:
-            raise KeyboardInterrupt
+            self.order(*signal_and_frame)
+            return
         self.told, self._by_s = True, time.monotonic() + _GRACE_S
 
     @property
@@ -163,6 +165,8 @@ def _stops() -> Iterator[_Stop]:
         yield stop
         return
     before = signal.signal(signal.SIGTERM, stop.tell)
+    if callable(before):  # what the command does with a signal
+        stop.order = before
     try:
         yield stop
     finally:

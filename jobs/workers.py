@@ -17,10 +17,12 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from emolib import __version__
 from emolib.errors import EmolibError, SettingsError
+from jobs import process
 from jobs.console import StalledError
 
 # One task per process and one thread per task: more threads in BLAS or OpenMP only get into each other's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+ENVIRONMENT = {**ONE_THREAD, **process.ENVIRONMENT}
 
 GONE = "the cluster's scheduler is gone: start it, and run the same command again; what is done stays done"
 
@@ -73,6 +75,11 @@ class SameVersions(WorkerPlugin):
         """Check a worker, and pin its threads for the processes that it starts."""
         if differs := differing(versions(), self._expected):
             raise SettingsError(f"worker {worker.address} has {differs}; install the driver's versions there")
+        if (found := sys.getfilesystemencoding()) != "utf-8":
+            raise SettingsError(
+                f"worker {worker.address} takes file names for {found}, expected utf-8: start it with "
+                "PYTHONUTF8=1 in its environment"
+            )
         os.environ.update(ONE_THREAD)
 
 

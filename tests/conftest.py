@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import emolib  # noqa: F401  # before a test imports onnxruntime: that reads then whether it may talk
-from jobs.environment import leave_home_alone
+from jobs.environment import set_switches
 
-leave_home_alone()
+set_switches()
 
 # TensorFlow has no wheels for newer ones ("train" in pyproject.toml).
 TRAINS = sys.version_info < (3, 14)

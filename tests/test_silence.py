@@ -82,8 +82,8 @@ def test_the_commands_are_silent_and_their_workers_and_scorers_too(tmp_path: Pat
 
 
 _ASKS_LIBRARIES = """
-from jobs.environment import leave_home_alone
-leave_home_alone()
+from jobs.environment import set_switches
+set_switches()
 import dask, dask_jobqueue, keras, matplotlib.font_manager
 assert dask.config.get("jobqueue.slurm.walltime") == "17:00"
 assert matplotlib.rcParams["font.size"] == 17

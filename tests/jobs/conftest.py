@@ -19,8 +19,8 @@ import pytest
 from emolib import archive
 from emolib.learning.bundle import _Manifest
 from emolib.sound.synthetic import write_calls, write_corpus
-from jobs.__main__ import run
 from jobs.cluster import connect
+from jobs.command import run
 from jobs.specs import cluster_spec
 from tests.conftest import TRAINS, MadeOnce
 

@@ -15,7 +15,7 @@ import pytest
 
 from emolib.errors import SettingsError
 from jobs import console
-from jobs.__main__ import _COMMANDS, run
+from jobs.command import _COMMANDS, run
 from tests.jobs.conftest import in_process, run_emolib
 
 _HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime", "pandas", "tensorflow", "zarr")

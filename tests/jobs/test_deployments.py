@@ -38,7 +38,7 @@ from jobs.fanout import _GRACE_S
 from jobs.nightly import nightly
 from jobs.runs import Options
 from jobs.specs import ClusterSpec, cluster_spec
-from jobs.workers import ONE_THREAD
+from jobs.workers import ENVIRONMENT, ONE_THREAD
 from tests.conftest import wait_for
 from tests.faults.world import untrained_model, write_archive
 from tests.jobs.conftest import run_emolib
@@ -93,7 +93,7 @@ def test_options_of_clouds_reach_their_library(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "aws.toml").write_text(text)
     with pytest.raises(SettingsError, match="no cloud here"), connect(cluster_spec(str(tmp_path / "aws.toml"))):
         pass
-    assert asked[0]["env_vars"] == {**ONE_THREAD, "LANG": "C"}
+    assert asked[0]["env_vars"] == {**ENVIRONMENT, "LANG": "C"}
     assert asked[0]["worker_options"] == {"nthreads": 1, "memory_limit": "2GiB"}
     assert (asked[0]["n_workers"], asked[0]["security"], asked[0]["region"]) == (16, True, "eu-central-1")
 
