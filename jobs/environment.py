@@ -11,8 +11,8 @@ from pathlib import Path
 def set_switches() -> None:
     """Keep libraries from writing below the user's home, and TensorFlow from its own order of sums.
 
-    Call it before they are imported: that is when they read it. What the user has set stays. ONNX Runtime's telemetry is
-    turned off by `emolib` itself.
+    Call it before they are imported: that is when they read it. What the user has set stays. ONNX Runtime's telemetry
+    is turned off by `emolib` itself.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # oneDNN sums in an order of its own on each CPU type, and TensorFlow says so at every start.

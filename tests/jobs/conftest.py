@@ -36,19 +36,25 @@ from itertools import count
 
 place, number, signal, *arguments = sys.argv[1:]
 owner, _, name = place.rpartition(".")
-owner, returned = pkgutil.resolve_name(owner), count(1)
-original = getattr(owner, name)
-
-def struck(*arguments, **named):
-    value = original(*arguments, **named)
-    if next(returned) == int(number):
-        os.kill(os.getpid(), int(signal))
-    return value
-
-setattr(owner, name, staticmethod(struck) if inspect.ismethod(original) else struck)
 sys.argv = ["emolib", *arguments]
+
+def begins(arguments):  # before it has its streams in hand, nothing of it may be imported
+    begin(arguments)
+    within, returned = pkgutil.resolve_name(owner), count(1)
+    original = getattr(within, name)
+
+    def struck(*arguments, **named):
+        value = original(*arguments, **named)
+        if next(returned) == int(number):
+            os.kill(os.getpid(), int(signal))
+        return value
+
+    setattr(within, name, staticmethod(struck) if inspect.ismethod(original) else struck)
+
+from jobs import process
 from jobs.__main__ import main
 
+begin, process.begin = process.begin, begins
 main()
 """
 

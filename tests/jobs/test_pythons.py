@@ -19,7 +19,7 @@ _NONE = pytest.mark.skip(reason="no environment of another Python: make setup PY
 _PROFILES = ("telephone", "article")
 _JOBS = f"""
 import sys
-from jobs.__main__ import run
+from jobs.command import run
 from jobs.cluster import connect
 from jobs.specs import cluster_spec
 
