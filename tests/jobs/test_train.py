@@ -15,9 +15,8 @@ import pytest
 from emolib.learning.bundle import CHECKPOINT, ModelBundle
 from tests.jobs.conftest import command, run_emolib, struck
 
-pytestmark = pytest.mark.slow
 
-pytestmark = pytest.mark.usefixtures("training")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("training")]
 
 
 @pytest.fixture(scope="module")
