@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +20,8 @@ AnyPath: TypeAlias = str | os.PathLike[str] | UPath
 
 # The extra of emolib that brings the package of a file system.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+# Folders of ext4, and of NTFS and exFAT, at the top of a file system.
+_OF_FILE_SYSTEMS = {"lost+found", "System Volume Information", "$RECYCLE.BIN"}
 # What URLs carry where they carry secrets: a password, a token as a user's name, a signature. Buckets have no ports.
 _SECRETS = (
     re.compile(r"(?:s3a?|gc?s|az)://[^/]*:"),
@@ -167,6 +169,59 @@ def bucket_expected(target: UPath) -> Iterator[None]:
         raise SettingsError(
             f"no bucket or container found for {target}, expected one that is there: make it"
         ) from error
+
+
+def is_hidden(name: str, *, is_file: bool = False) -> bool:
+    """Return whether a name in a folder is none of a user's: it begins with a dot, or file systems make the folder.
+
+    Examples
+    --------
+    >>> [name for name in ("a.wav", ".DS_Store", "lost+found", "System Volume Information") if is_hidden(name)]
+    ['.DS_Store', 'lost+found', 'System Volume Information']
+    """
+    return name.startswith(".") or (name in _OF_FILE_SYSTEMS and not is_file)
+
+
+def names_in(folder: AnyPath) -> set[str]:
+    """Return the names in a folder that are not hidden; none where there is no folder."""
+    place = resolve(folder)
+    return {entry.name for entry in place.iterdir() if not is_hidden(entry.name)} if place.is_dir() else set()
+
+
+def new_folder(
+    path: AnyPath,
+    *,
+    option: str = "--out",
+    expected: str = "a new folder",
+    mark: str | None = None,
+    files: Collection[str] = (),
+) -> UPath:
+    """Return a folder to write to that holds nothing yet: it is new, or whatever lies in it is hidden.
+
+    Parameters
+    ----------
+    option, expected
+        For the message: the option that names it, and what it may name.
+    mark
+        The name of what a job leaves there that was interrupted, and takes away last.
+    files
+        Names that may lie beside that.
+
+    Raises
+    ------
+    SettingsError
+        If it is no folder, or something lies in it.
+    """
+    place = resolve(path)
+    allowed = {mark, *files} if mark is not None and (place / mark).exists() else set()
+    is_link = is_local(place) and place.is_symlink()  # perhaps to nothing, which then can't be made
+    if (place.exists() or is_link) and not place.is_dir():
+        raise SettingsError(f"{path} exists and is no folder, expected {expected}: name another {option}")
+    if found := names_in(place) - allowed:
+        raise SettingsError(
+            f"{path} exists and is not empty ({min(found)} found), expected {expected}: name another {option}"
+        )
+    return place
 
 
 def remove_folder(path: AnyPath) -> None:

@@ -18,7 +18,7 @@ from emolib.errors import AudioError, Code, SettingsError
 from emolib.sound import audio
 from emolib.sound.conversation import RATE, Clip, clip
 from emolib.sound.speech_codecs import wav
-from emolib.storage import is_local, resolve, write_bytes
+from emolib.storage import is_local, new_folder, write_bytes
 from jobs.console import Result, audio_progress, listed, say, table
 
 _FIRST_DAY = datetime(2024, 5, 1, 12, tzinfo=UTC)  # at noon it is the same date in most time zones
@@ -56,9 +56,7 @@ def benchmark(
     seed
         The same seed gives the same bytes.
     """
-    folder = resolve(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    folder = new_folder(out)
     utterances = corpus_readers.read(corpora)
     utterances = utterances[utterances["code"] == Code.OK.value]
     names = utterances["corpus"] + "/" + utterances["speaker"]

@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from emolib.errors import SettingsError
+from emolib.storage import new_folder
 from jobs.console import EXIT_DONE, Result, say
 from jobs.security import CA, CERTIFICATE, KEY
 from jobs.specs import TLS_FOLDER
@@ -39,9 +40,7 @@ def certs(
             "cryptography is not installed, expected to make certificates: pip install 'emolib[tls]'"
         ) from error
 
-    folder = Path(out).expanduser()
-    if folder.exists():
-        raise SettingsError(f"{folder} exists, expected a new folder; remove it to make other certificates")
+    folder = Path(new_folder(out).path)
     began, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     authority, own = keys
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "emolib authority")])
@@ -80,7 +79,7 @@ def certs(
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
 
-    folder.mkdir(parents=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     private = own.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+from upath import UPath
 
 from emolib import archive
 from emolib.corpora import labels
-from emolib.errors import EmolibError, SettingsError
+from emolib.errors import EmolibError
 from emolib.learning.backend import require_backend
 from emolib.learning.evaluation import metrics
 from emolib.sound.synthetic import write_calls, write_corpus
-from emolib.storage import write_json
+from emolib.storage import new_folder, write_bytes, write_json
 from jobs.console import Result, say, table
 from jobs.extract import extract
 from jobs.options import Options
@@ -45,16 +45,14 @@ def demo(*, out: str = "demo", seed: int = 0) -> Result:
         Other seeds give other voices.
     """
     began = time.monotonic()
-    root = Path(out)
-    if root.exists() and any(root.iterdir()):
-        raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    root = new_folder(out)
     require_backend()
     corpus, calls, store = root / "voices", root / "calls", root / "features.zarr"
     model, predictions, page = root / "model", root / "predictions", root / "page"
     say(f"1/6  voices: {_SPEAKERS} speakers for the corpus, others for {_CALLS} calls and {_BROKEN} broken files")
     write_corpus(corpus, speakers=_SPEAKERS, utterances=_UTTERANCES, seed=seed)
     truth = write_calls(calls, calls=_CALLS, broken=_BROKEN, seed=seed)
-    truth.to_csv(root / "truth.csv", index=False)
+    write_bytes(root / "truth.csv", truth.to_csv(index=False).encode())
     say("2/6  extract: sound to features")
     extract([str(corpus)], store=str(store))
     say("3/6  train: features to a model")
@@ -117,7 +115,7 @@ def _compare(truth: pd.DataFrame, windows: pd.DataFrame, recordings: pd.DataFram
     return found
 
 
-def _say_where(root: Path, summary: dict[str, Any]) -> None:
+def _say_where(root: UPath, summary: dict[str, Any]) -> None:
     query = f"import pandas; print(pandas.read_parquet('{root}/predictions/channels'))"
     places = {
         "the calls as a page": summary["page"],

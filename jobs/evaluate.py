@@ -16,7 +16,7 @@ from emolib.figures import evaluation as pictures
 from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.learning.progress import FOLDER, Progress
-from emolib.storage import resolve, write_bytes, write_json
+from emolib.storage import new_folder, write_bytes, write_json
 from jobs.console import Result, epoch_progress, say, table
 from jobs.evaluate_archive import evaluate_archive, interval
 from jobs.train import ArchitectureOption, TaskOption, provenance
@@ -74,10 +74,7 @@ def evaluate(
     truth
         Who speaks when in it, and with which emotion: the table truth.parquet that `emolib benchmark` writes.
     """
-    folder = resolve(out)
-    there = {file.name for file in folder.iterdir()} if folder.exists() else set()
-    if there - ({FOLDER, *_FILES} if FOLDER in there else set()):
-        raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    folder = new_folder(out, mark=FOLDER, files=_FILES)
     if archive is not None and truth is not None and store is None and task is None and protocol is None:
         return evaluate_archive(archive, truth, out=out)
     if store is None or task is None or protocol is None or archive is not None or truth is not None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from emolib.archive.exports import FORMATS, located
 from emolib.archive.predictions import dates, read, require_predictions
 from emolib.errors import SettingsError
-from emolib.storage import resolve, write_bytes
+from emolib.storage import new_folder, write_bytes
 from jobs.console import Result, say
 
 FormatOption = Annotated[
@@ -31,9 +31,7 @@ def export(pred: str, *, out: str, format: FormatOption = "csv", date: str | Non
         Only calls of this day (ISO); without it all days.
     """
     require_predictions(pred)
-    folder = resolve(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{out} exists and is not empty, expected a new folder: name another --out")
+    folder = new_folder(out)
     days = [day for day in dates(pred) if date in (None, day)]
     if not days:
         raise SettingsError(f"no rows found{f' of {date}' if date else ''} in {pred}, expected some to export")

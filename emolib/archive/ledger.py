@@ -39,7 +39,17 @@ from emolib.archive.shadow import tables_of_blocks
 from emolib.archive.spool import Spool
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
-from emolib.storage import AnyPath, below, is_local, read_json, remove_folder, resolve, write_bytes, write_json
+from emolib.storage import (
+    AnyPath,
+    below,
+    is_local,
+    new_folder,
+    read_json,
+    remove_folder,
+    resolve,
+    write_bytes,
+    write_json,
+)
 from emolib.stores import is_the_stores
 
 _PLAN_ROWS = 50_000  # per part of a stored plan
@@ -65,17 +75,7 @@ def check_out(pred: AnyPath, config: RunConfig, *, rescore: bool = False) -> Non
         settings.
     """
     if not is_predictions(pred):
-        folder = resolve(pred)
-        if not folder.exists():
-            return
-        if not folder.is_dir():
-            raise SettingsError(f"{pred} is a file, expected a folder for the predictions; give another --out")
-        others = sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME and path.name[0] != ".")
-        if others:
-            raise SettingsError(
-                f"{pred} holds {others[0]} and no predictions, expected a new or empty folder, or one that "
-                "`emolib score` wrote; give another --out"
-            )
+        new_folder(pred, mark=LOCK_NAME, expected="a new or empty folder, or one that `emolib score` wrote")
         return
     check_key(pred, config.pseudonyms)  # with another one every recording would be another
     for run in runs(pred)[-1:]:

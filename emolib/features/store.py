@@ -27,7 +27,7 @@ from zarr.codecs import ZstdCodec
 from emolib.config import CLEAN, Profile, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
-from emolib.storage import AnyPath, bucket_expected, is_local, resolve, write_bytes
+from emolib.storage import AnyPath, bucket_expected, is_local, names_in, new_folder, remove_folder, resolve, write_bytes
 from emolib.stores import is_the_stores
 
 # Only whoever plans or looks at a whole store needs pandas: its import takes a worker half a second.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND = "emolib.features"
+_NEW = "a new path, or --resume to continue what was begun"
 _REMEDY = "expected a store as `emolib extract` writes it: put it back from a copy, or extract it anew"
 SCHEMA_VERSION = 1
 _DTYPES = {"features": "float32", "valid_frames": "int32", "status": "uint8"}
@@ -148,7 +149,9 @@ class FeatureStore:
             "complete": False,
         }
         with bucket_expected(path):
-            group = zarr.create_group(_zarr_store(path), overwrite=True, zarr_format=3, attributes=attributes)
+            for name in names_in(path):  # not the folder itself: file systems have folders of their own at their top
+                remove_folder(path / name)
+            group = zarr.create_group(_zarr_store(path), zarr_format=3, attributes=attributes)
         group.create_array(
             "features",
             shape=(rows, frames, coefficients),
@@ -186,14 +189,12 @@ class FeatureStore:
         """
         path = resolve(path)
         left = _read_group(path)
-        if left is not None:
-            litter = left.attrs.get("kind") == KIND and not left.attrs.get("planned")
-        else:
-            litter = path.is_dir() and all(entry.name.endswith(".partial") for entry in path.iterdir())
-        if not litter and (path.exists() or windows_path(path).exists()):
-            raise SettingsError(
-                f"{path} exists, expected a new path: continue it with --resume, or name another --store"
-            )
+        begun = left is not None and left.attrs.get("kind") == KIND and not left.attrs.get("planned")
+        if begun or ((names := names_in(path)) and all(name.endswith(".partial") for name in names)):
+            return
+        new_folder(path, option="--store", expected=_NEW)
+        if (table := windows_path(path)).exists():
+            raise SettingsError(f"{table} exists, expected {_NEW}: name another --store")
 
     @staticmethod
     def is_planned(path: AnyPath) -> bool:

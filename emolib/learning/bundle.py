@@ -31,7 +31,7 @@ from emolib.errors import EmolibError, GoldenCheckError, SettingsError
 from emolib.features.windows import windowed_features
 from emolib.learning.calibration import soften
 from emolib.learning.validation import Validation
-from emolib.storage import AnyPath, read_json, remove_folder, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, new_folder, read_json, remove_folder, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
     from emolib.learning.training import Trained
@@ -298,11 +298,7 @@ def refuse_existing(path: AnyPath) -> None:
         If anything lies there but an empty folder, or what a training left that did not end: its checkpoint is the
         last to go, `bundle.json` the last to come.
     """
-    path = resolve(path)
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    strange = {name for name in names - _WRITTEN - {CHECKPOINT} if not name.endswith(".partial")}
-    if path.is_file() or strange or (names and CHECKPOINT not in names):
-        raise SettingsError(f"{path} exists, expected a new folder: name another --model, or remove it")
+    new_folder(path, option="--model", mark=CHECKPOINT, files=_WRITTEN)
 
 
 def _manifest(path: UPath) -> _Manifest:

@@ -18,9 +18,9 @@ from emolib.features.store import FeatureStore
 from emolib.figures import sound as sound_figures
 from emolib.learning.batches import usable_rows
 from emolib.learning.clusters import cluster, functionals
-from emolib.report.pages import new_folder, render
+from emolib.report.pages import render
 from emolib.sound import audio, spectra
-from emolib.storage import AnyPath, resolve, write_bytes, write_json
+from emolib.storage import AnyPath, new_folder, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

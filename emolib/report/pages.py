@@ -1,4 +1,4 @@
-"""What all pages have in common: a new folder to lie in, and templates."""
+"""What all pages have in common: templates."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from upath import UPath
-
-from emolib.errors import SettingsError
-from emolib.storage import AnyPath, resolve
-
-
-def new_folder(out: AnyPath) -> UPath:
-    """Return where a page will lie.
-
-    Raises
-    ------
-    SettingsError
-        If there is something.
-    """
-    folder = resolve(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{out} exists and is not empty, expected a new folder for the page: name another --out")
-    return folder
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:

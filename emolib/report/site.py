@@ -16,8 +16,8 @@ from emolib.archive.drift import Drift
 from emolib.archive.mixture import Mixture, mixture
 from emolib.archive.run_settings import RunConfig
 from emolib.errors import Outcome
-from emolib.report.pages import new_folder, render
-from emolib.storage import AnyPath, resolve, write_bytes
+from emolib.report.pages import render
+from emolib.storage import AnyPath, new_folder, resolve, write_bytes
 
 _ROWS_SHOWN = 50
 _LEAST_SHARE = 0.001

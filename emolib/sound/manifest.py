@@ -3,7 +3,7 @@ r"""Folders and object stores -> the recordings that lie there.
 Everything that could be a recording is listed, so that each has an outcome. Left out, and counted in
 `Listing.left_out`, are only entries whose name or kind says that they are none:
 
-- hidden files and folders (a leading dot), and ``lost+found``, which only the system may read;
+- hidden files and folders (see `emolib.storage.is_hidden`);
 - files whose suffix is in `NOT_SOUND`; packed archives (``.zip``) are listed, because recordings may be inside them and
   somebody should see them fail as `unsupported`;
 - pipes, sockets and devices: opening one could wait for ever;
@@ -34,7 +34,7 @@ from upath import UPath
 
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.sound.source import unreadable
-from emolib.storage import AnyPath, is_local, resolve
+from emolib.storage import AnyPath, is_hidden, is_local, resolve
 from emolib.stores import locked_out
 
 _TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".srt", ".vtt", ".textgrid", ".log")
@@ -257,7 +257,7 @@ def _listed(entries: list[_Entry], prefix: str, left_out: Counter[str]) -> Itera
 
 def _why_not(name: str, *, is_file: bool = True) -> str | None:
     """Return why an entry of this name is left out, or None."""
-    if name.startswith(".") or (name == "lost+found" and not is_file):
+    if is_hidden(name, is_file=is_file):
         return "hidden"
     suffix = PurePosixPath(name).suffix.lower()
     return suffix if is_file and suffix in NOT_SOUND else None

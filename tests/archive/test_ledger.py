@@ -218,9 +218,9 @@ def test_predictions_of_another_kind_are_refused(start: Any, bundle: Any, archiv
 def test_a_folder_of_something_else_is_refused(bundle: Any, archive: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     check_out(tmp_path / "empty", _config(bundle))
-    with pytest.raises(SettingsError, match=r"holds 2024-05-01 and no predictions.*another --out"):
+    with pytest.raises(SettingsError, match=r"2024-05-01 found.*another --out"):
         check_out(archive, _config(bundle))
-    with pytest.raises(SettingsError, match="is a file"):
+    with pytest.raises(SettingsError, match="is no folder"):
         check_out(archive / "2024-05-03/text.wav", _config(bundle))
 
 
