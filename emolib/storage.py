@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -20,6 +20,9 @@ AnyPath: TypeAlias = str | os.PathLike[str] | UPath
 
 # The extra of emolib that brings the package of a file system.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+_LOCAL = ("file", "local")
+_URL = re.compile(r"(?:[a-z][\w+.-]*::)*[a-z][\w+.-]*://", re.IGNORECASE)
+_LINK = re.compile(rf"::(?={_URL.pattern})", re.IGNORECASE)  # of a chain
 # Folders of ext4, and of NTFS and exFAT, at the top of a file system.
 _OF_FILE_SYSTEMS = {"lost+found", "System Volume Information", "$RECYCLE.BIN"}
 # What URLs carry where they carry secrets: a password, a token as a user's name, a signature. Buckets have no ports.
@@ -34,31 +37,38 @@ _SECRETS = (
 def resolve(path: AnyPath) -> UPath:
     """Return a path or an fsspec URL (``s3://…``) as a pathlib-like object.
 
+    A text is a URL if it begins with ``name://``, or with a chain of file systems that leads to one
+    (``simplecache::s3://…``). Any other is a path of this machine, whatever colons it has; ``~`` is the home folder. It
+    becomes absolute: libraries take a relative one such as ``sip::a`` or ``~`` for something else.
+
     Raises
     ------
     SettingsError
-        If the URL names a file system that is unknown or whose package is not installed, or holds credentials: it is
-        written down with the results and said in messages.
+        If the text is empty, the URL names a file system that is unknown or whose package is not installed, or it holds
+        credentials: it is written down with the results and said in messages.
 
     Examples
     --------
     >>> resolve("/archive") / "2024" / "a.wav"
     PosixUPath('/archive/2024/a.wav')
+    >>> resolve("sip::a.wav").name
+    'sip::a.wav'
     """
-    if isinstance(path, str) and "://" in path and any(secret.search(path) for secret in _SECRETS):
-        raise SettingsError(
-            f"a URL ({path.partition('://')[0]}://…) with credentials in it found, expected one without: give them "
-            "as the store's own tools take them, by environment, profile or role; they are then written down nowhere"
-        )
+    if not isinstance(path, UPath) and not (isinstance(path, str) and _URL.match(path)):
+        # Not pathlib's: that has an error for ~$a.wav, whose name is no user's.
+        return _local(os.path.expanduser(path) if isinstance(path, str) else os.fspath(path))  # noqa: PTH111
+    if isinstance(path, str):
+        _refuse_url(path)
     try:
-        found = UPath(path)
+        found = path if isinstance(path, UPath) else UPath(path)
         if found.protocol in ("s3", "s3a"):
             from emolib.renewal import register  # what comes with an extra
 
             register()
         if not is_local(found):
             _ = found.fs  # made here, so that a missing package shows before any work
-    except (ValueError, ImportError) as error:
+    # TypeError, and files that are not found: file systems that want to be told more than a URL says.
+    except (ValueError, TypeError, FileNotFoundError, IsADirectoryError, ImportError) as error:
         extra = _EXTRAS.get(str(path).partition("://")[0])
         if extra is None:
             remedy = "a path or a URL that fsspec knows, with its package installed"
@@ -67,20 +77,67 @@ def resolve(path: AnyPath) -> UPath:
         else:
             remedy = "an account and credentials where the store's own tools find them (cluster/README.md)"
         raise SettingsError(f"{path} can't be reached ({error}), expected {remedy}") from error
-    if not is_local(found):
-        return found
-    return (UPath(found.path) if found.protocol else found).expanduser()
+    return _local(found.path) if is_local(found) else found
+
+
+def _local(path: str) -> UPath:
+    if not path or "\0" in path or any("\ud800" <= sign <= "\udfff" for sign in path):  # the last: of odd bytes
+        raise SettingsError(f"path {path!a} found, expected the name of a file or folder, in UTF-8, or a URL")
+    return UPath(Path(re.sub("^/+", "/", path)).absolute())  # pathlib keeps two slashes, which mean one
+
+
+def _refuse_url(url: str) -> None:
+    """See that a URL tells no secret, and means one place."""
+    if any(secret.search(url) for secret in _SECRETS):
+        raise SettingsError(
+            f"a URL ({url.partition('://')[0]}://…) with credentials in it found, expected one without: give them "
+            "as the store's own tools take them, by environment, profile or role; they are then written down nowhere"
+        )
+    if "::" in _LINK.sub("", url):  # universal_pathlib would take what follows for another file system
+        raise SettingsError(
+            f"{url} with '::' in it found, expected a URL without, or a chain of file systems such as "
+            "simplecache::s3://…: rename the file or folder"
+        )
 
 
 def absolute(path: AnyPath) -> str:
-    """Return a path that means the same in any process of this machine, whatever its working directory; URLs stay."""
+    """Return a path that means the same in any process of this machine, whatever its working directory.
+
+    Links stay as they are: one may lead elsewhere tomorrow, where an archive moved. But what comes before ``..`` is
+    looked up, as the file system does it. URLs stay.
+
+    Examples
+    --------
+    >>> absolute("/archive/./calls//"), absolute("file:///archive/2024/../calls"), absolute("memory://archive")
+    ('/archive/calls', '/archive/calls', 'memory://archive')
+    """
     place = resolve(path)
-    return str(place.absolute()) if is_local(place) else str(place)
+    if not is_local(place):
+        return str(place)
+    parts = place.parts
+    if ".." not in parts:
+        return str(Path(*parts))
+    above = len(parts) - parts[::-1].index("..")
+    return str(Path(os.path.realpath(Path(*parts[:above])), *parts[above:]))
+
+
+def is_same(path: AnyPath, other: AnyPath) -> bool:
+    """Return whether two paths or URLs lead to one place, however they are spelt, and by whatever links.
+
+    Examples
+    --------
+    >>> is_same("/archive/calls", "/archive/2024/../calls/"), is_same("memory://archive", "/archive")
+    (True, False)
+    """
+    one, two = resolve(path), resolve(other)
+    if is_local(one) or is_local(two):
+        return is_local(one) == is_local(two) and os.path.realpath(one.path) == os.path.realpath(two.path)
+    return bool(one.path.strip("/") == two.path.strip("/") and one.fs == two.fs)
 
 
 def is_local(path: UPath) -> bool:
     """Return whether a path lies on a file system of this machine."""
-    return path.protocol in ("", "file", "local")
+    return path.protocol in ("", *_LOCAL)
 
 
 def below(root: AnyPath, name: str) -> UPath:
@@ -92,20 +149,20 @@ def below(root: AnyPath, name: str) -> UPath:
     ------
     SettingsError
         If the path leaves the folder.
-    ValueError
-        If no file can have it.
 
     Examples
     --------
     >>> below("/archive", "2024/a.wav")
     PosixUPath('/archive/2024/a.wav')
+    >>> below("memory://archive", "sip::a.wav").path
+    '/archive/sip::a.wav'
     """
     if not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise SettingsError(
             f"path {name!r} below {root} found, expected one that stays there: what says it was changed: put it "
             "back from a copy"
         )
-    return resolve(root) / name
+    return resolve(root) / PurePosixPath(name)  # of a text, "sip::" would be taken for a file system
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:

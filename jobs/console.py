@@ -209,7 +209,8 @@ def code_of(error: BaseException) -> int:
         return EXIT_INTERRUPTED
     # What a job names as its input or output is a folder where a file should be, or may not be used.
     places = NotADirectoryError | IsADirectoryError | PermissionError
-    is_refused = getattr(error, "errno", None) == errno.EROFS or forbidden(error)
+    # One that can't be there: a disk that is only for reading, a name that is too long, a link to itself.
+    is_refused = getattr(error, "errno", None) in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP) or forbidden(error)
     if isinstance(error, SettingsError | CycloptsError | places) or is_refused:
         return EXIT_SETTINGS
     if isinstance(error, LockedError):

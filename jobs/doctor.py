@@ -12,7 +12,7 @@ from emolib.errors import AudioError, EmolibError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import list_recordings
-from emolib.storage import absolute, resolve, try_writing
+from emolib.storage import absolute, below, resolve, try_writing
 from emolib.stores import is_the_stores, locked_out
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_SETTINGS, Result, say
@@ -116,8 +116,8 @@ def look_at_archive(path: str) -> str:
     tried, opened = list(islice(list_recordings(path), _TRIED)), 0
     for recording in tried:
         try:
-            audio.probe(resolve(path) / recording.uri)
-        except (AudioError, ValueError):
+            audio.probe(below(path, recording.uri))
+        except AudioError:
             continue
         opened += 1
     if not opened:

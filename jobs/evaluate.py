@@ -16,7 +16,7 @@ from emolib.figures import evaluation as pictures
 from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.learning.progress import FOLDER, Progress
-from emolib.storage import new_folder, write_bytes, write_json
+from emolib.storage import absolute, new_folder, write_bytes, write_json
 from jobs.console import Result, epoch_progress, say, table
 from jobs.evaluate_archive import evaluate_archive, interval
 from jobs.train import ArchitectureOption, TaskOption, provenance
@@ -99,7 +99,7 @@ def evaluate(
             on_fold=_say_fold,
             on_epoch=show,
         )
-    report = {**evaluation.report(), **made_from, "store": store}
+    report = {**evaluation.report(), **made_from, "store": absolute(store)}
     buffer = io.BytesIO()
     evaluation.predictions.to_parquet(buffer, index=False)
     write_bytes(folder / "predictions.parquet", buffer.getvalue())

@@ -14,7 +14,7 @@ from emolib import figures
 from emolib.archive.judging import Judgement, judge
 from emolib.archive.truth import NOT_COUNTED
 from emolib.figures import evaluation as pictures
-from emolib.storage import resolve, write_bytes, write_json
+from emolib.storage import absolute, resolve, write_bytes, write_json
 from jobs.console import Result, say, table
 
 _SAY_EVERY_S = 30.0
@@ -37,7 +37,7 @@ def evaluate_archive(archive: str, truth: str, *, out: str) -> Result:
             say(f"{count} of {total} recordings listened to, for speech activity")
 
     judged = judge(archive, truth, on_recording=listened)
-    report = {"archive": archive, "truth": truth, **judged.report}
+    report = {"archive": absolute(archive), "truth": absolute(truth), **judged.report}
     folder = resolve(out)
     for name, rows in (("windows", judged.windows), ("calls", judged.calls)):
         write_bytes(folder / f"{name}.parquet", _parquet(rows))

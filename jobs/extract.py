@@ -15,7 +15,7 @@ from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.features.extraction import Probe, extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
 from emolib.sound.variants import expand
-from emolib.storage import absolute
+from emolib.storage import absolute, is_same
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import FailureBudget, Result, audio_progress, listed, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
@@ -98,7 +98,11 @@ def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> Feat
     if opened.fingerprint != settings.fingerprint:
         wrong = differences(settings.fingerprinted(), opened.profile.fingerprinted())
         raise SettingsError(f"{store} has other settings: {wrong}; continue it with --profile {opened.profile.name}")
-    if wrong := differences(source, opened.source):
+    planned, corpora = opened.source, source["corpora"]
+    theirs = planned.get("corpora", [])
+    if len(corpora) == len(theirs) and all(map(is_same, corpora, theirs)):
+        source = {**source, "corpora": theirs}
+    if wrong := differences(source, planned):
         raise SettingsError(f"{store} was planned from something else: {wrong}; continue it as it was begun")
     return opened
 

@@ -11,7 +11,7 @@ from emolib.archive.calls import against_policy
 from emolib.archive.plan import PLAN_SCHEMA
 from emolib.errors import AudioError
 from emolib.sound import audio
-from emolib.storage import resolve
+from emolib.storage import below
 from jobs.console import Result, say, table
 from jobs.tasks import SCORING_MEMORY, Gaps, Task, paths_of
 
@@ -111,8 +111,8 @@ def _against_policy(task: Task, chosen: pd.DataFrame) -> dict[str, int]:
     looked_at = 0
     for uri, direction in zip(paths_of(chosen), chosen["direction"], strict=True):
         try:
-            channels = audio.probe(resolve(task.config.archive) / uri, headerless=scoring.headerless).channels
-        except (AudioError, ValueError):  # it will fail, whatever its roles
+            channels = audio.probe(below(task.config.archive, uri), headerless=scoring.headerless).channels
+        except AudioError:  # it will fail, whatever its roles
             continue
         looked_at += 1
         if roles := against_policy(channels, scoring, direction):

@@ -15,7 +15,7 @@ from emolib.archive.run_settings import scoring_settings, shared_settings
 from emolib.config import differences
 from emolib.errors import SettingsError
 from emolib.learning.bundle import ModelBundle
-from emolib.storage import absolute
+from emolib.storage import absolute, is_same
 from jobs.console import EXIT_DONE, Result, say, table
 
 
@@ -79,7 +79,7 @@ def _before(pred: str, bundle: ModelBundle, model: str) -> str:
         raise SettingsError(f"no run found in {pred}, expected one to replace the model of; score the archive first")
     config = runs[-1].config
     before = config.model_id if promoted is None else promoted.model_id
-    if bundle.model_id == before and model == (config.model if promoted is None else promoted.model):
+    if bundle.model_id == before and is_same(model, config.model if promoted is None else promoted.model):
         raise SettingsError(f"model {before} is in force in {pred}, expected another one")
     theirs = scoring_settings(bundle, config.scoring)
     if differs := differences(shared_settings(config.scoring_settings), shared_settings(theirs)):

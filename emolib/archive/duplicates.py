@@ -15,7 +15,7 @@ import pandas as pd
 from emolib.errors import AudioError, Code
 from emolib.sound.manifest import version_of
 from emolib.sound.source import opened
-from emolib.storage import AnyPath, resolve
+from emolib.storage import AnyPath, below
 
 # What the bytes decide. What became of a file for other reasons says nothing of another one that holds the same.
 _DECIDED = (
@@ -82,12 +82,12 @@ def hash_files(root: AnyPath, files: Iterable[tuple[str, str, str]]) -> dict[str
     hashes = {}
     for recording_id, uri, version in files:
         try:
-            place = resolve(root) / uri
+            place = below(root, uri)
             with opened(place) as file:
                 content = file.content_hash()
             if version_of(place)[0] == version:
                 hashes[recording_id] = content
-        except (AudioError, ValueError):  # a ValueError: a name that no file can have
+        except AudioError:
             continue
     return hashes
 

@@ -43,6 +43,7 @@ from emolib.storage import (
     AnyPath,
     below,
     is_local,
+    is_same,
     new_folder,
     read_json,
     remove_folder,
@@ -79,7 +80,8 @@ def check_out(pred: AnyPath, config: RunConfig, *, rescore: bool = False) -> Non
         return
     check_key(pred, config.pseudonyms)  # with another one every recording would be another
     for run in runs(pred)[-1:]:
-        if run.config.archive != config.archive:  # a recording is its path in the archive: equal paths would be taken
+        # A recording is its path in the archive: equal paths would be taken for one.
+        if not is_same(run.config.archive, config.archive):
             raise SettingsError(
                 f"{pred} holds predictions of the archive {run.config.archive}, found {config.archive}; give another "
                 "--out, or let a link lead from the old place to the archive where it moved"

@@ -139,7 +139,7 @@ class _Heard:
 
 def _listen(root: AnyPath, planned: PlannedRecording, **settings: Any) -> _Heard:
     try:
-        return _RETRYING(_hear, _place(root, planned), planned, **settings)
+        return _RETRYING(_hear, below(root, planned.path or planned.uri), planned, **settings)
     except AudioError as error:
         return _Heard(planned, error.code, error.message)
 
@@ -195,15 +195,6 @@ _RETRYING = Retrying(
     retry=retry_if_exception(_may_pass),
     reraise=True,
 )
-
-
-def _place(root: AnyPath, planned: PlannedRecording) -> UPath:
-    try:
-        return below(root, planned.path or planned.uri)
-    except ValueError as error:  # a name with "::" in it, which means a chain of file systems to fsspec
-        raise AudioError(
-            Code.UNREADABLE, f"a name that is part of a URL found, expected a file name: {error}"
-        ) from error
 
 
 def _check_version(place: UPath, planned: PlannedRecording) -> None:

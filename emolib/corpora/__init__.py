@@ -7,7 +7,6 @@ Three published corpora are known by their file names (`ravdess`, `savee`, `tess
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from upath import UPath
@@ -16,7 +15,7 @@ from emolib.corpora import ravdess, savee, table, tess
 from emolib.corpora.names import CorpusParser
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import list_recordings
-from emolib.storage import AnyPath, is_local, resolve
+from emolib.storage import AnyPath, absolute, below, is_local, resolve
 
 PARSERS: tuple[CorpusParser, ...] = (ravdess, savee, tess)
 
@@ -81,6 +80,8 @@ def read(paths: Sequence[AnyPath]) -> pd.DataFrame:
             named |= recognised
             unrecognised.update(others)
     utterances = pd.concat([_number_duplicates(named), *tables.values()] if named else [*tables.values()])
+    for uri in utterances["uri"][utterances["uri"].str.contains("::", regex=False)]:
+        resolve(uri)  # of this machine's files any name will do, in a URL it is refused: now, not by a worker
     _refuse_shared_ids(utterances)
     utterances = utterances.sort_values("utterance_id", ignore_index=True)
     # pandas writes a missing text now as None, now as NaN; here it is None.
@@ -91,7 +92,7 @@ def read(paths: Sequence[AnyPath]) -> pd.DataFrame:
 
 def _absolute(path: AnyPath) -> UPath:
     place = resolve(path)
-    return resolve(Path(place.path).absolute()) if is_local(place) else place
+    return resolve(absolute(place)) if is_local(place) else place
 
 
 def _table_of(place: UPath) -> UPath | None:
@@ -113,7 +114,7 @@ def _read_folder(folder: UPath) -> tuple[dict[str, dict[str, str]], list[str]]:
     recognised: dict[str, dict[str, str]] = {}
     others: list[str] = []
     for recording in list_recordings(folder):
-        uri = str(folder / recording.uri)
+        uri = str(below(folder, recording.uri))
         row = _recognise(uri)
         if row is None:
             others.append(uri)

@@ -18,7 +18,7 @@ import pandas as pd
 from upath import UPath
 
 from emolib.errors import SettingsError
-from emolib.storage import resolve
+from emolib.storage import below, resolve
 
 SUFFIXES = (".csv", ".parquet")
 _NEEDED = ("path", "speaker", "emotion")
@@ -117,4 +117,4 @@ def _place(table: UPath, path: str) -> UPath | None:
     if posixpath.isabs(path) or "://" in path:
         return resolve(path)
     inside = posixpath.normpath(path)
-    return None if inside == ".." or inside.startswith("../") else table.parent / inside
+    return None if inside == ".." or inside.startswith("../") else below(table.parent, inside)

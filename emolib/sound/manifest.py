@@ -4,8 +4,8 @@ Everything that could be a recording is listed, so that each has an outcome. Lef
 `Listing.left_out`, are only entries whose name or kind says that they are none:
 
 - hidden files and folders (see `emolib.storage.is_hidden`);
-- files whose suffix is in `NOT_SOUND`; packed archives (``.zip``) are listed, because recordings may be inside them and
-  somebody should see them fail as `unsupported`;
+- files whose suffix is in `NOT_SOUND`, and feature stores (folders that end in ``.zarr``); packed archives (``.zip``)
+  are listed, because recordings may be inside them and somebody should see them fail as `unsupported`;
 - pipes, sockets and devices: opening one could wait for ever;
 - in an object store, folders without a name (``a//b``): no path leads there. Each is counted, not what lies below.
 
@@ -39,11 +39,12 @@ from emolib.stores import locked_out
 
 _TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".srt", ".vtt", ".textgrid", ".log")
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".parquet", ".xls", ".xlsx", ".db", ".sqlite")
+_OWN = (".rttm", ".prom")  # of `emolib export`, and of `emolib nightly --metrics`
 _SETTINGS = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".py")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512")
 _MODELS = (".keras", ".onnx", ".npz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
-NOT_SOUND = frozenset(_TEXTS + _TABLES + _SETTINGS + _CHECKSUMS + _MODELS + _PICTURES)
+NOT_SOUND = frozenset(_TEXTS + _TABLES + _OWN + _SETTINGS + _CHECKSUMS + _MODELS + _PICTURES)
 """Suffixes, in lower case, of files that are no recordings."""
 NO_VERSIONS = ("missing", "unreadable")
 """In place of the version of a file that is listed and can't be looked at."""
@@ -260,7 +261,7 @@ def _why_not(name: str, *, is_file: bool = True) -> str | None:
     if is_hidden(name, is_file=is_file):
         return "hidden"
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix if is_file and suffix in NOT_SOUND else None
+    return suffix if suffix in (NOT_SOUND if is_file else (".zarr",)) else None
 
 
 def _local_entries(folder: str) -> list[_Entry]:

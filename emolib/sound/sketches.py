@@ -12,7 +12,7 @@ from emolib.errors import AudioError, Code
 from emolib.sound import audio
 from emolib.sound.fingerprints import REACH, ChannelFingerprints, Fingerprints
 from emolib.sound.speech import SpeechStream
-from emolib.storage import resolve
+from emolib.storage import below
 
 _RATE = 8000
 _MIN_LEVEL_DBFS = -60.0
@@ -62,11 +62,7 @@ def sketch_recordings(
 
 def _sketched(root: str, uri: str, headerless: Mapping[str, HeaderlessFormat]) -> SketchedRecording:
     try:
-        place = resolve(root) / uri
-    except ValueError:  # a name with "::" in it, which means a chain of file systems to fsspec
-        return SketchedRecording(uri, Code.UNREADABLE)
-    try:
-        with audio.stream(place, sampling_rate=_RATE, headerless=headerless) as sound:
+        with audio.stream(below(root, uri), sampling_rate=_RATE, headerless=headerless) as sound:
             channels = [_Channel() for _ in range(sound.info.channels)]
             for block in sound:
                 for channel, samples in zip(channels, block, strict=True):

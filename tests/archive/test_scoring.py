@@ -278,8 +278,7 @@ def test_a_name_that_reads_as_a_url_is_a_row(archive: Path, bundle: Any) -> None
     uri = "zip::q.wav"
     planned = PlannedRecording(0, recording_id(uri), uri, "1-1", 1, "2024-05-01", "path", recording_id(uri), 1.0)
     (found,) = score_recordings(archive, [planned], bundle=bundle, config=ScoringConfig())
-    assert (found.recording["outcome"], found.recording["code"]) == ("failed", "unreadable")
-    assert "URL" in found.recording["message"]
+    assert (found.recording["outcome"], found.recording["code"]) == ("failed", "missing")
 
 
 def test_who_talks_when_is_told_of_each_recording(archive: Path, score: Any) -> None:

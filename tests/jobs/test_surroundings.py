@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,54 @@ def test_an_output_that_is_no_folder(kind: str, undisturbed: Path, corpus: Path,
     ):
         refused(run_emolib(*asked), "out", "exists", "expected a new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_another_spelling_of_archive_model_and_output_goes_on(
+    calls: Path, model: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal recordings are found again: nothing is scored twice, and nothing refused."""
+    out = shutil.copytree(undisturbed, tmp_path / "P")
+    (tmp_path / "calls").symlink_to(calls)
+    (tmp_path / "model").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for archive, bundle, place in (
+        (f"{calls}/../{calls.name}/", f"{model}//./", "P/"),
+        ("calls", "./model", "../" + tmp_path.name + "/P"),
+        (f"file://{calls}", f"file://{model}", f"file://{out}"),
+        ("~/calls", "~/model", "~/P"),
+    ):
+        ended = run_emolib("score", archive, "--model", bundle, "--out", place)
+        assert (ended.exit_code, ended.summary["runs"]) == (0, []), ended.summary
+        assert ended.summary["left_for_later"] == 0
+    refused(run_emolib("promote", "P", "--model", "calls/../model"), str(calls.parent / "model"))  # as files are found
+    refused(run_emolib("promote", "P", "--model", "./model"), "is in force")
+
+
+def test_another_spelling_of_a_corpus_goes_on(store: Path, corpus: Path, cluster: tuple[str, str]) -> None:
+    again = (f"{corpus.parent}/./{corpus.name}/../{corpus.name}/", "--store", f"{store}/", "--resume")
+    assert run_emolib("extract", *again, *cluster).exit_code == 0
+    refused(run_emolib("extract", corpus, corpus, "--store", store, "--resume"), "corpora")
+
+
+def test_an_evaluation_names_its_store_for_any_working_directory(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(undisturbed.parent)
+    refused(run_emolib("evaluate", "--archive", undisturbed.name, "--truth", "no.parquet", "--out", tmp_path / "E"))
+    page = run_emolib("report", undisturbed.name, "--out", tmp_path / "page").summary["page"]
+    assert page == str(tmp_path / "page" / "index.html")
+
+
+@pytest.mark.parametrize("source", ["loop", "loop/2024", "x" * 300, "caf\udce9"])
+def test_an_archive_that_cannot_be(source: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    place = f"{tmp_path}/{source}"
+    refused(run_emolib("score", place, "--model", model, "--out", tmp_path / "P"))
+    refused(run_emolib("extract", place, "--store", tmp_path / "S.zarr"))
+    refused(run_emolib("verify", place))
+    refused(run_emolib("report", place, "--out", tmp_path / "page"))
+    refused(run_emolib("explore", place, "--out", tmp_path / "page"))
+    refused(run_emolib("known-audio", place, "--out", tmp_path / "k.npz"))
+    refused(run_emolib("benchmark", place, "--out", tmp_path / "B"))
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
