@@ -306,6 +306,23 @@ def try_writing(path: AnyPath) -> None:
     mark.unlink()
 
 
+def read_text(path: AnyPath) -> str:
+    """Read a text that people write, in UTF-8, with or without the mark that editors on Windows begin it with.
+
+    Raises
+    ------
+    SettingsError
+        If it is in another encoding.
+    """
+    data = resolve(path).read_bytes()
+    if b"\0" in data:  # as every second byte of UTF-16 is
+        raise SettingsError(f"{path} is no text in UTF-8, but perhaps in UTF-16, expected UTF-8: save it as that")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is no text in UTF-8 ({error}), expected UTF-8: save it as that") from error
+
+
 def read_json(path: AnyPath) -> Any:
     """Read a JSON file.
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emolib.corpora.table import open_csv
 from emolib.errors import SettingsError
 from emolib.storage import AnyPath, resolve
 
@@ -131,9 +132,8 @@ def calls_table(place: AnyPath) -> dict[str, list[str | None]]:
         no day.
     """
     try:
-        data = resolve(place).read_bytes()
         if resolve(place).suffix.lower() == ".parquet":
-            table = pq.read_table(io.BytesIO(data))
+            table = pq.read_table(io.BytesIO(resolve(place).read_bytes()))
             columns = {name: table[name].cast(pa.string()).to_pylist() for name in table.column_names}
         else:
             with warnings.catch_warnings(
@@ -141,7 +141,7 @@ def calls_table(place: AnyPath) -> dict[str, list[str | None]]:
             ):  # rows longer than the header
                 # Else the first column would be taken for an index, where every row ends with a comma.
                 how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
-                read = pd.read_csv(io.BytesIO(data), encoding="utf-8-sig", **how)
+                read = pd.read_csv(open_csv(place), **how)
             columns = {str(name): [v if isinstance(v, str) else None for v in read[name]] for name in read.columns}
     except (OSError, ValueError, NotImplementedError, pa.ArrowException, pd.errors.ParserWarning) as error:
         said = " ".join(str(error).split())

@@ -12,13 +12,14 @@ Needed columns: ``path speaker emotion``. Optional ones: ``utterance_id gender c
 
 from __future__ import annotations
 
+import io
 import posixpath
 
 import pandas as pd
 from upath import UPath
 
 from emolib.errors import SettingsError
-from emolib.storage import below, resolve
+from emolib.storage import AnyPath, below, read_text, resolve
 
 SUFFIXES = (".csv", ".parquet")
 _NEEDED = ("path", "speaker", "emotion")
@@ -73,16 +74,30 @@ def read(table: UPath) -> pd.DataFrame:
     )
 
 
+def open_csv(table: AnyPath) -> io.StringIO:
+    """Return the text of a CSV file, which has commas.
+
+    Raises
+    ------
+    SettingsError
+        If it is not in UTF-8, or has semicolons or tabs between its columns, as some spreadsheets write it.
+    """
+    text = read_text(table)
+    header = text.partition("\n")[0]
+    for name, sign in (("semicolons", ";"), ("tabs", "\t")):
+        if sign in header and "," not in header:
+            raise SettingsError(f"{table} has {name} between its columns, expected commas: save it with those")
+    return io.StringIO(text)
+
+
 def _load(table: UPath) -> pd.DataFrame:
     """Return the columns of a corpus, each there and each cell as stripped text, empty where there is nothing."""
     try:
-        with table.open("rb") as handle:
-            if table.suffix.lower() == ".csv":
-                # Text as it stands: a speaker may be called 01, and another one NA.
-                found = pd.read_csv(
-                    handle, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
-                )
-            else:
+        if table.suffix.lower() == ".csv":
+            # Text as it stands: a speaker may be called 01, and another one NA.
+            found = pd.read_csv(open_csv(table), dtype=str, keep_default_na=False, skipinitialspace=True)
+        else:
+            with table.open("rb") as handle:
                 found = pd.read_parquet(handle).reset_index(drop=True)
     except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of parsing and decoding are ValueErrors
         reason = str(error).strip().splitlines()[0]

@@ -82,7 +82,9 @@ def test_a_pattern_that_says_nothing_is_refused(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("call_id;queue\n1;a\n", "columns call_id;queue found, expected one with the name call_id"),
+        ("call_id;queue\n1;a, or b\n", "semicolons between its columns, expected commas"),
+        ("id,queue\n1,a\n", "columns id, queue found, expected one with the name call_id"),
+        ("call_id\0\n1\n", "is no text in UTF-8, but perhaps in UTF-16"),
         ("call_id\n1\n2\n1\n", "rows 1 and 3 have one call_id"),
         ("call_id,queue\n1,a\n,b\n", "no call_id in row 2"),
         ("call_id,direction\n1,inbound\n2,sideways\n", "direction 'sideways' found in row 2, expected inbound or"),

@@ -183,7 +183,8 @@ HEADER = "path,speaker,emotion,gender,utterance_id"
     ("lines", "message"),
     [
         (["path,speaker", "a.wav,1"], "has the columns path, speaker, expected .* add emotion"),
-        (["path;speaker;emotion", "a.wav;1;joy"], "add path, speaker, emotion"),
+        (["path;speaker;emotion", "a.wav;1;joy"], "semicolons between its columns, expected commas"),
+        (["\ufeffpath\tspeaker\temotion", "a.wav\t1\tjoy, or so"], "tabs between its columns"),
         ([HEADER], "has no rows"),
         ([], "cannot be read"),
         (["path,speaker,emotion", "a.wav,1,joy", "b.wav,1,sad,more"], "cannot be read"),
@@ -202,6 +203,21 @@ def test_a_wrong_table_is_refused_in_one_line(tmp_path: Path, lines: list[str], 
     with pytest.raises(SettingsError, match=message) as error:
         corpora.read([tmp_path / "mine"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "mine.csv").write_text("path,speaker,emotion\na.wav,Zoë,joy\n", encoding=encoding)
+    with pytest.raises(SettingsError, match=r"is no text in UTF-8.*: save it as that"):
+        corpora.read([tmp_path / "mine.csv"])
+
+
+@pytest.mark.parametrize(("encoding", "end"), [("utf-8", "\n"), ("utf-8-sig", "\r\n")])
+def test_a_table_as_any_spreadsheet_writes_it(tmp_path: Path, encoding: str, end: str) -> None:
+    text = end.join(["path,speaker,emotion", "ä;b.wav,Zoë,joy", ""])
+    (tmp_path / "mine.csv").write_bytes(text.encode(encoding))
+    (row,) = corpora.read([tmp_path / "mine.csv"]).to_dict("records")
+    assert (row["speaker"], row["uri"]) == ("Zoë", str(tmp_path / "ä;b.wav"))
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
