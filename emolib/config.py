@@ -247,7 +247,7 @@ class ScoringConfig(Settings):
         Hold music and announcements, which are no speech; a file that was made before, for the same reason.
     """
 
-    hop_s: float | None = Field(default=None, gt=0)
+    hop_s: float | None = Field(default=None, gt=0, le=86_400)
     channels: dict[int, Role] = {}
     channels_by_direction: dict[Direction, dict[int, Role]] = {}
     roles: tuple[Role, ...] = ()
@@ -277,8 +277,8 @@ class Limits(Settings):
         Memory that its process may ask for beyond what it holds before, such as ``"2GiB"`` (on Linux).
     """
 
-    recording_s: float = Field(default=300.0, gt=0)
-    recording_memory: ByteSize = Field(default=ByteSize(2 * 2**30), ge=2**28)
+    recording_s: float = Field(default=300.0, gt=0, le=7 * 86_400)
+    recording_memory: ByteSize = Field(default=ByteSize(2 * 2**30), ge=2**28, le=2**50)
 
 
 def parse_headerless(text: str) -> dict[str, HeaderlessFormat]:

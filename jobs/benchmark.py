@@ -9,7 +9,6 @@ from typing import Annotated
 
 import pandas as pd
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 from emolib import corpora as corpus_readers
 from emolib.archive import truth as truths
@@ -19,6 +18,7 @@ from emolib.sound import audio
 from emolib.sound.conversation import RATE, Clip, clip
 from emolib.sound.speech_codecs import wav
 from emolib.storage import is_local, new_folder, write_bytes
+from jobs.bounds import Seed, between
 from jobs.console import Result, audio_progress, listed, say, table
 
 _FIRST_DAY = datetime(2024, 5, 1, 12, tzinfo=UTC)  # at noon it is the same date in most time zones
@@ -30,9 +30,9 @@ def benchmark(
     *,
     out: str,
     speakers: str = "",
-    calls: PositiveInt = 100,
-    duration_s: PositiveFloat = 120.0,
-    seed: NonNegativeInt = 0,
+    calls: Annotated[int, between(1, 1_000_000)] = 100,
+    duration_s: Annotated[float, between(10, 4 * 3600)] = 120.0,
+    seed: Seed = 0,
 ) -> Result:
     """Make two-party telephone calls with known emotions from clips of speakers that a model has never heard.
 

@@ -7,18 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter, validators
-
 from emolib.errors import SettingsError
 from emolib.storage import new_folder
+from jobs.bounds import between
 from jobs.console import EXIT_DONE, Result, say
 from jobs.security import CA, CERTIFICATE, KEY
 from jobs.specs import TLS_FOLDER
 
 
-def certs(
-    *, out: str = TLS_FOLDER, days: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=3650))] = 365
-) -> Result:
+def certs(*, out: str = TLS_FOLDER, days: Annotated[int, between(1, 3650)] = 365) -> Result:
     """Make certificates for a cluster: whoever has them may use it, all others are refused.
 
     One certificate is for scheduler, workers and jobs alike. Copy the folder to every machine of the cluster, under

@@ -15,9 +15,10 @@ from distributed import Client, LocalCluster
 
 from emolib.errors import SettingsError
 from jobs import backends, process
+from jobs.bounds import between
 from jobs.console import say
 from jobs.security import security
-from jobs.specs import Address, Cloud, ClusterSpec, Kubernetes, Local, Slurm, Srun, Ssh
+from jobs.specs import MOST_WORKERS, Address, Cloud, ClusterSpec, Kubernetes, Local, Slurm, Srun, Ssh
 from jobs.workers import ENVIRONMENT, same_versions
 
 # What `--cluster` means on every command that fans work out.
@@ -25,7 +26,11 @@ ClusterOption = Annotated[
     str | None,
     Parameter(help="Where to run: a TOML file from cluster/, or a scheduler's address (tls://host:8786)."),
 ]
-WorkersOption = Annotated[int | None, Parameter(help="Worker processes; one per core of this machine if not given.")]
+WorkersOption = Annotated[
+    int | None,
+    between(1, MOST_WORKERS),
+    Parameter(help="Worker processes; one per core of this machine if not given."),
+]
 
 _CONNECT_TIMEOUT_S = 30.0
 

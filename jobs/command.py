@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 import traceback
 from asyncio import CancelledError
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Literal, get_args
 
-from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Toml
+from cyclopts import UNSET, App, Argument, ArgumentCollection, CycloptsError, Parameter
+from cyclopts.config import Dict
 
 from emolib import __version__
 from emolib.errors import SettingsError
@@ -89,7 +88,7 @@ def _launch(
     try:
         if tokens and not _SHOWS.intersection(tokens):
             process.check_surroundings()
-        app.config = () if config is None else (_settings(config),)
+        app.config = (_checked,) if config is None else (*_settings(config), _checked)
         return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except (
         Exception,
@@ -99,20 +98,23 @@ def _launch(
         if debug:
             console.say(traceback.format_exc().rstrip())
         return ended_by(error)
+    finally:
+        app.config = ()
 
 
-def _settings(path: str) -> Toml:
-    """Return a file of options that can be read: what is wrong with it is wrong usage.
+def _settings(path: str) -> tuple[Callable[..., None], ...]:
+    """Return how a file of options is looked at, and how it gives them: what is wrong with it is wrong usage.
 
     Raises
     ------
     SettingsError
-        If it is missing or no TOML.
+        If it is missing or no TOML, or names what no command has.
     """
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path} can't be read as a TOML file of options: {error}") from error
+    if not path:
+        raise SettingsError("nothing found for --config, expected a TOML file of options")
+    from jobs.toml import read_toml  # the file systems take their time, and --help needs none
+
+    document = read_toml(path, of="options")
     tables = {name: table for name, table in document.items() if isinstance(table, dict)}
     for name, table in tables.items():
         if elsewhere := sorted({"config", "debug", "log_format", "log-format"} & set(table)):
@@ -120,7 +122,41 @@ def _settings(path: str) -> Toml:
             raise SettingsError(f"{path} has {elsewhere[0]!r} in [{name}], expected --{flag} on the command line")
     if unknown := sorted(set(document) - set(_COMMANDS)):
         raise SettingsError(f"{path} has {unknown[0]!r}, expected a table for a command: {', '.join(_COMMANDS)}")
-    return Toml(path)
+
+    def typed(_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        for name, value in tables.get(commands[-1], {}).items():
+            values = value if isinstance(value, list) else [value]
+            with suppress(ValueError):  # no such option: cyclopts will say it
+                found = arguments.match(f"--{name.replace('_', '-')}")[0]
+                if any(isinstance(each, bool) for each in values) and bool not in _kinds(found):
+                    said = str(value).lower()  # cyclopts would make a text of it
+                    raise SettingsError(f"{path} has {name} = {said} in [{commands[-1]}], expected a text or a number")
+
+    return typed, Dict(document, source=path)
+
+
+def _checked(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Look at the values of all options, before what each of them may be is looked at.
+
+    Raises
+    ------
+    SettingsError
+        If one is empty, as by a variable of the shell that is not set, no number, or not whole where it should be.
+    """
+    for argument in arguments:
+        kinds = _kinds(argument)
+        for value in (token.value for token in argument.tokens if token.implicit_value is UNSET):
+            if not value:
+                raise SettingsError(f"nothing found for {argument.name}, expected a value; leave it out if it has none")
+            if int in kinds and "." in value:  # cyclopts would round it
+                raise SettingsError(f"{value} found for {argument.name}, expected a whole number")
+            if float in kinds and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+                raise SettingsError(f"{value} found for {argument.name}, expected a number")
+
+
+def _kinds(argument: Argument) -> tuple[Any, ...]:
+    """Return the type of an option, and what that consists of: ``int | None``, ``tuple[str, ...]``."""
+    return argument.hint, *get_args(argument.hint)
 
 
 def run(tokens: Sequence[str]) -> console.Result | None:

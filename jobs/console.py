@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from cyclopts import CycloptsError, Parameter, validators
+from cyclopts import CycloptsError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,6 +19,7 @@ from rich.table import Table
 from emolib.errors import EmolibError, GoldenCheckError, LockedError, OutputError, SettingsError
 from emolib.stores import forbidden, locked_out, out_of_reach
 from jobs import process
+from jobs.bounds import between
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1
@@ -37,7 +38,7 @@ class StalledError(EmolibError):
     """The cluster went away, or stopped making progress: what is done stays done, the rest can be done later."""
 
 
-FailureBudget = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
+FailureBudget = Annotated[float, between(0, 1)]
 
 
 def listed(text: str) -> list[str]:

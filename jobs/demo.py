@@ -16,6 +16,7 @@ from emolib.learning.backend import require_backend
 from emolib.learning.evaluation import metrics
 from emolib.sound.synthetic import write_calls, write_corpus
 from emolib.storage import new_folder, write_bytes, write_json
+from jobs.bounds import Seed
 from jobs.console import Result, say, table
 from jobs.extract import extract
 from jobs.options import Options
@@ -30,7 +31,7 @@ _TASK: Final = "emotion3"
 _FILLED = 0.5
 
 
-def demo(*, out: str = "demo", seed: int = 0) -> Result:
+def demo(*, out: str = "demo", seed: Seed = 0) -> Result:
     """See the whole way on synthetic voices: corpus, calls, training, labels, a page to look at.
 
     Source-filter voices with emotional prosody make a labelled corpus, and other voices make two-party calls, a few

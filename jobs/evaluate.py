@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeInt, PositiveInt
 
 from emolib import figures
 from emolib.errors import SettingsError
@@ -17,6 +16,7 @@ from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.evaluation import Evaluation, FoldResult
 from emolib.learning.progress import FOLDER, Progress
 from emolib.storage import absolute, new_folder, write_bytes, write_json
+from jobs.bounds import Epochs, Seed
 from jobs.console import Result, epoch_progress, say, table
 from jobs.evaluate_archive import evaluate_archive, interval
 from jobs.train import ArchitectureOption, TaskOption, provenance
@@ -41,8 +41,8 @@ def evaluate(
     protocol: ProtocolOption | None = None,
     out: str,
     architecture: ArchitectureOption = "default",
-    seed: NonNegativeInt = 0,
-    epochs: PositiveInt | None = None,
+    seed: Seed = 0,
+    epochs: Epochs = None,
     learn_from_others: Annotated[bool, Parameter(negative=())] = False,
     archive: str | None = None,
     truth: str | None = None,

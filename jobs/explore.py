@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from cyclopts import Parameter, validators
-from cyclopts.types import NonNegativeFloat, NonNegativeInt
-
 from emolib.config import PROFILES, parse_headerless
 from emolib.errors import AudioError, SettingsError
 from emolib.report.explore import explore_recording, explore_store
 from emolib.storage import resolve
+from jobs.bounds import Seed, between
 from jobs.console import Result, say, table
 from jobs.extract import ProfileName
 from jobs.train import TaskOption
 
 # Of sound: a picture of more shows nothing, and all of it is in memory.
-_Duration = Annotated[float, Parameter(validator=validators.Number(gte=0.1, lte=60))]
+_Duration = Annotated[float, between(0.1, 60)]
 
 
 def explore(
     source: str,
     *,
     out: str,
-    channel: NonNegativeInt = 0,
-    start_s: NonNegativeFloat = 0.0,
+    channel: Annotated[int, between(0, 31)] = 0,
+    start_s: Annotated[float, between(0, 1e6)] = 0.0,
     duration_s: _Duration = 30.0,
     profile: ProfileName = "telephone",
     headerless: str | None = None,
     task: TaskOption = "emotion8",
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Result:
     """Draw a recording or a feature store: a page, a file for each picture, and summary.json.
 

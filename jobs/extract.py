@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeInt
 
 from emolib import corpora as corpus_readers
 from emolib.config import PROFILES, Profile, differences
@@ -16,6 +15,7 @@ from emolib.features.extraction import Probe, extract_shard, plan_windows, probe
 from emolib.features.store import FeatureStore
 from emolib.sound.variants import expand
 from emolib.storage import absolute, is_same
+from jobs.bounds import Seed
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import FailureBudget, Result, audio_progress, listed, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
@@ -40,7 +40,7 @@ def extract(
     profile: ProfileName = "telephone",
     variants: str = "",
     resume: Annotated[bool, Parameter(negative=())] = False,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     failure_budget: FailureBudget = 0.05,
     cluster: ClusterOption = None,
     workers: WorkersOption = None,

@@ -18,6 +18,7 @@ from emolib.sound.manifest import Recording, list_recordings
 from emolib.sound.repeats import LEAST_S, find_repeats
 from emolib.sound.sketches import Sketch, SketchedRecording, sketch_recordings
 from emolib.storage import absolute, resolve, write_bytes
+from jobs.bounds import between
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import Result, audio_progress, say, table
 from jobs.fanout import Block, Done, fan_out
@@ -32,7 +33,7 @@ def known_audio(
     source: str,
     *,
     out: str,
-    recordings: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 5,
+    recordings: Annotated[int, between(2, 1_000_000)] = 5,
     limit_hours: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 50.0,
     leave_out: str | None = None,
     headerless: str | None = None,
@@ -64,7 +65,7 @@ def known_audio(
     where, target = cluster_spec(cluster, workers=workers), resolve(out)
     page = target.with_suffix(".csv")
     if target.suffix != ".npz":
-        raise SettingsError(f"{out} to write found, expected a name that ends in .npz")
+        raise SettingsError(f"--out {out} found, expected a name that ends in .npz")
     for place in (target, page):
         if place.exists():
             raise SettingsError(f"{place} exists, expected a new file: name another --out, or move it away")

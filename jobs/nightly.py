@@ -24,6 +24,7 @@ from emolib.archive.verification import verify
 from emolib.errors import SettingsError
 from emolib.report.site import write_site
 from emolib.storage import absolute, resolve, try_writing, write_json
+from jobs.bounds import PositiveNumber, between
 from jobs.console import EXIT_VERIFY, Result, code_of, say
 from jobs.metrics import write_metrics
 from jobs.options import Options
@@ -31,8 +32,6 @@ from jobs.preview import show_plan
 from jobs.promote import show_agreement
 from jobs.runs import carry_out, summarise
 from jobs.tasks import prepared
-
-Hours = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 
 _SHOWN = 5
 
@@ -46,9 +45,9 @@ def nightly(
     metrics: str | None = None,
     date: str | None = None,
     since: str | None = None,
-    limit_hours: Hours = None,
+    limit_hours: PositiveNumber = None,
     backfill_hours: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 0.0,
-    keep_days: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    keep_days: Annotated[int | None, between(1, 36_500)] = None,
     settle_s: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 300.0,
     plan: Annotated[bool, Parameter(negative=())] = False,
 ) -> Result:
@@ -91,6 +90,7 @@ def nightly(
             f"{backfill_hours:g} hours of backfill in a limit of {limit_hours:g} found, expected fewer: what is new "
             "would never be scored"
         )
+    date, since = _day("date", date), _day("since", since)
     if date is not None and since is not None and date < since:
         raise SettingsError(f"only calls of {date}, and none before {since}, found: there are none; leave one out")
     for name, place in (("report", report), ("metrics", metrics and str(resolve(metrics).parent))):
@@ -100,8 +100,8 @@ def nightly(
     keep_since = None if keep_days is None else (night.date() - timedelta(days=keep_days)).isoformat()
     choice = Choice(
         keep_since=keep_since,
-        date=_day("date", date),
-        since=_day("since", since),
+        date=date,
+        since=since,
         limit_s=math.inf if limit_hours is None else 3600 * limit_hours,
         backfill_s=3600 * backfill_hours,
         now_s=night.timestamp(),

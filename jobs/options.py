@@ -13,6 +13,7 @@ from emolib.config import ScoringConfig, parse, parse_headerless
 from emolib.sound.known_audio import KnownAudio
 from emolib.storage import absolute
 from jobs import spelling
+from jobs.bounds import PositiveNumber, between
 from jobs.cluster import ClusterOption, WorkersOption
 from jobs.console import FailureBudget
 
@@ -104,8 +105,8 @@ class Options:
     pseudonyms: str | None = None
     shadow: str | None = None
     shadow_share: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1))] = 0.1
-    block_s: float | None = None
-    batch: int = 64
+    block_s: PositiveNumber = None
+    batch: Annotated[int, between(1, 65_536)] = 64
     recording_s: float = 300.0
     recording_memory: str = "2GiB"
     retry: str | None = None

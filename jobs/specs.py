@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from dask.utils import parse_bytes
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from emolib.config import Settings, parse
 from emolib.errors import SettingsError
+from emolib.storage import resolve
+from jobs.toml import read_toml
 
 TLS_FOLDER = "~/.config/emolib/tls"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,10 +32,19 @@ def _memory(text: str) -> str:
     return text
 
 
+MOST_WORKERS = 10_000
+"""More would take a scheduler longer than the work."""
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=MOST_WORKERS)]  # strict: true is no number
 Memory: TypeAlias = Annotated[str, AfterValidator(_memory)]
 
 
-class Local(Settings):
+class _Spec(Settings):
+    """No text is empty."""
+
+    model_config = ConfigDict(str_min_length=1)
+
+
+class Local(_Spec):
     """Worker processes on this machine; nothing listens beyond loopback.
 
     Parameters
@@ -47,7 +56,7 @@ class Local(Settings):
     """
 
     kind: Literal["local"] = "local"
-    workers: int | None = Field(default=None, ge=1)
+    workers: Count | None = None
     memory: Memory | None = None
 
     @property
@@ -56,7 +65,7 @@ class Local(Settings):
         return self.workers or os.cpu_count() or 1
 
 
-class _Secured(Settings):
+class _Secured(_Spec):
     """A cluster whose traffic leaves this machine.
 
     Parameters
@@ -118,7 +127,7 @@ class _Started(_Secured):
 
     memory: Memory = "2GiB"
     python: str | None = None
-    wait_s: float = Field(default=600.0, gt=0)
+    wait_s: float = Field(default=600.0, gt=0, le=7 * 86_400, strict=True)
 
 
 class _Scaled(_Started):
@@ -132,9 +141,9 @@ class _Scaled(_Started):
         As many as there is work for, between these.
     """
 
-    workers: int | None = Field(default=None, ge=1)
-    minimum: int | None = Field(default=None, ge=1)
-    maximum: int | None = Field(default=None, ge=1)
+    workers: Count | None = None
+    minimum: Count | None = None
+    maximum: Count | None = None
 
     @model_validator(mode="after")
     def _sized(self) -> _Scaled:
@@ -165,9 +174,9 @@ class Ssh(_Started):
 
     kind: Literal["ssh"]
     hosts: tuple[str, ...] = Field(min_length=1)
-    workers_per_host: int = Field(default=1, ge=1)
+    workers_per_host: Count = 1
     user: str | None = None
-    port: int | None = None
+    port: Annotated[int, Field(strict=True, ge=1, le=65_535)] | None = None
     key: str | None = None
     known_hosts: str | None = None
 
@@ -200,7 +209,7 @@ class Slurm(_Scaled):
     partition: str | None = None
     account: str | None = None
     walltime: str = "08:00:00"
-    workers_per_job: int = Field(default=1, ge=1)
+    workers_per_job: Count = 1
     interface: str | None = None
     log_directory: str | None = None
     directives: tuple[str, ...] = ()
@@ -224,7 +233,7 @@ class Srun(_Started):
     """
 
     kind: Literal["srun"]
-    workers: int | None = Field(default=None, ge=1)
+    workers: Count | None = None
     interface: str | None = None
 
     @property
@@ -249,7 +258,7 @@ class Kubernetes(_Started):
 
     kind: Literal["kubernetes"]
     manifest: str
-    workers: int | None = Field(default=None, ge=1)
+    workers: Count | None = None
     replace: bool = False
 
     @property
@@ -305,10 +314,10 @@ def cluster_spec(spec: str | None, *, workers: int | None = None) -> ClusterSpec
     """
     if spec is None:
         values: dict[str, Any] = {}
-    elif "://" in spec:
+    elif "://" in spec and not spec.endswith(".toml"):
         values = {"kind": "address", "address": spec}
     else:
-        values = _read(Path(spec))
+        values = _read(spec)
     if workers is not None:
         if values.get("kind") in ("slurm", "cloud"):  # in the place of all that the file says of their number
             values = {name: value for name, value in values.items() if name not in ("minimum", "maximum")}
@@ -316,15 +325,10 @@ def cluster_spec(spec: str | None, *, workers: int | None = None) -> ClusterSpec
     return parse(_Document, {"cluster": {"kind": "local"} | values}).cluster
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(
-            f"no cluster file found at {path}, expected a TOML file or a scheduler's address"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{path} can't be read as TOML: {error}") from error
+def _read(path: str) -> dict[str, Any]:
+    if not resolve(path).exists():
+        raise SettingsError(f"no cluster file found at {path}, expected a TOML file or a scheduler's address")
+    document = read_toml(path, of="a cluster")
     if set(document) != {"cluster"} or not isinstance(document["cluster"], dict):
         raise SettingsError(f"{path} has {sorted(document)}, expected one table [cluster]")
     return dict(document["cluster"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ from emolib.archive.plan import Choice
 from emolib.archive.planning import Planner
 from emolib.archive.promotion import successor
 from emolib.archive.pseudonyms import Pseudonyms
-from emolib.archive.run_settings import RunConfig, run_config, scoring_fingerprint, shadow_of
+from emolib.archive.run_settings import RunConfig, run_config, shadow_of
 from emolib.archive.shadow import Shadow
 from emolib.config import Limits, ScoringConfig, parse
 from emolib.errors import SettingsError
@@ -120,33 +119,35 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
         If this machine does not reproduce the model's numbers.
     """
     where, sources = cluster_spec(options.cluster, workers=options.workers), options.sources()
-    model, bundle = _model(options.model, out)
-    scoring, block_s = options.scoring(), options.block_s
-    if options.batch < 1 or (block_s is not None and not 0 < block_s < math.inf):
-        raise SettingsError(f"batch {options.batch} and block_s {block_s} found, expected numbers above zero")
+    scoring, retry = options.scoring(), spelling.codes(options.retry)
+    limits = parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory})
     pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
+    model, bundle = _model(options.model, out)
+    config = run_config(  # all of it, before a listing that takes long
+        bundle,
+        model=model,
+        archive=archive,
+        scoring=scoring,
+        batch=options.batch,
+        block_s=options.block_s or _LARGEST_BLOCK_S,
+        limits=limits,
+        pattern=options.pattern,
+        calls_table=None if options.calls_table is None else absolute(options.calls_table),
+        pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
+        shadow=_shadow(options, bundle, scoring),
+    )
+    ledger.check_out(out, config, rescore=options.rescore)
     with scratch() as folder:
         recordings = list_recordings(archive)
         listing, erased = _list(recordings, folder, out, sources, pseudonyms)
         if not listing.recordings + erased:
             raise SettingsError(f"no recordings found in {archive}, expected audio files")
-        again = scoring_fingerprint(bundle, scoring) if options.rescore else None
-        choice = replace(choice or Choice(), retry=spelling.codes(options.retry), rescore=again)
-        total_s = _planner(listing, out, folder).waiting(choice).estimated_s
-        config = run_config(
-            bundle,
-            model=model,
-            archive=archive,
-            scoring=scoring,
-            batch=options.batch,
-            block_s=block_s or _block_s(min(total_s, choice.limit_s), where.most_workers),
-            limits=parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory}),
-            pattern=options.pattern,
-            calls_table=None if options.calls_table is None else absolute(options.calls_table),
-            pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
-            shadow=_shadow(options, bundle, scoring),
-        )
-        ledger.check_out(out, config, rescore=options.rescore)
+        again = config.scoring_fingerprint if options.rescore else None
+        choice = replace(choice or Choice(), retry=retry, rescore=again)
+        if options.block_s is None:
+            total_s = _planner(listing, out, folder).waiting(choice).estimated_s
+            size_s = _block_s(min(total_s, choice.limit_s), where.most_workers)
+            config = config.model_copy(update={"block_s": size_s})
         for last in ledger.runs(out)[-1:]:
             if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
                 say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter, validators
-from cyclopts.types import NonNegativeInt, PositiveInt
 
 from emolib.corpora import labels, splits
 from emolib.errors import SettingsError
@@ -20,6 +19,7 @@ from emolib.learning.recipes import RECIPES
 from emolib.report.card import card, read_evaluations
 from emolib.sound.variants import learnt_copies
 from emolib.storage import resolve
+from jobs.bounds import Epochs, Seed
 from jobs.console import Result, epoch_progress, listed, say, table
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def train(
     task: TaskOption,
     model: str,
     architecture: ArchitectureOption = "default",
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     speaker_dependent: Annotated[bool, Parameter(negative=())] = False,
     leave_out: str = "",
-    epochs: PositiveInt | None = None,
+    epochs: Epochs = None,
     precision: PrecisionOption = None,
     evaluations: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)] = (),
 ) -> Result:

@@ -212,8 +212,8 @@ def window_shape(features: FeatureConfig, windows: WindowConfig) -> tuple[int, i
     Raises
     ------
     SettingsError
-        If a duration is not a whole number of samples, a shared hop not a whole number of frame hops, or a window
-        shorter than one frame.
+        If a duration is not a whole number of samples, a hop shorter than that of the frames, a shared hop not a whole
+        number of them, or a window shorter than one frame.
 
     Examples
     --------
@@ -227,11 +227,13 @@ def window_shape(features: FeatureConfig, windows: WindowConfig) -> tuple[int, i
         raise SettingsError(
             f"a window of {windows.duration_s} s found, expected at least one frame of {features.n_fft} samples"
         )
-    if _shares_frames(features, windows) and _samples(windows.hop_s or 0, rate) % features.hop_length:
-        raise SettingsError(
-            f"a hop of {windows.hop_s} s between windows found, expected a multiple of the frame hop, "
-            f"{features.hop_length / rate} s"
-        )
+    if windows.hop_s is not None:
+        hop, shares = _samples(windows.hop_s, rate), _shares_frames(features, windows)
+        if hop < features.hop_length or (shares and hop % features.hop_length):
+            raise SettingsError(
+                f"a hop of {windows.hop_s} s (hop_s) between windows found, expected "
+                f"{'a multiple of' if shares else 'at least'} the frame hop, {features.hop_length / rate} s"
+            )
     return frames, features.n_mfcc
 
 
@@ -242,7 +244,7 @@ def _shares_frames(features: FeatureConfig, windows: WindowConfig) -> bool:
 def _samples(seconds: float, rate: int) -> int:
     samples = round(seconds * rate)
     if abs(samples - seconds * rate) > 1e-6 * rate:
-        raise SettingsError(f"{seconds} s at {rate} Hz found, expected a whole number of samples")
+        raise SettingsError(f"{seconds} s at {rate} Hz (duration_s or hop_s) found, expected a whole number of samples")
     return samples
 
 

@@ -79,9 +79,13 @@ def test_settings_that_do_not_fit_the_frames_are_refused() -> None:
         WindowConfig(duration_s=4.0, hop_s=2.01),
         WindowConfig(duration_s=4.00001, hop_s=2.0),
         WindowConfig(duration_s=4.0, hop_s=0.01),
+        WindowConfig(duration_s=4.0, hop_s=1e-9),
     ):
         with pytest.raises(SettingsError, match="expected"):
             window_shape(TELEPHONE.features, windows)
+    for hop_s in (1e-9, 1 / 44_100, 511 / 44_100):  # windows without number: an hour would have 10^8 of the second
+        with pytest.raises(SettingsError, match="at least the frame hop"):
+            window_shape(ARTICLE.features, WindowConfig(duration_s=1.0, hop_s=hop_s, pad="median"))
 
 
 @given(

@@ -74,7 +74,7 @@ def test_a_file_names_every_option_of_its_kind_and_each_is_one(path: Path) -> No
     sizes = {"workers", "minimum", "maximum"}
     for name, (commented, value) in found.items():
         if commented:
-            taken = {**tomllib.loads(f"{name} = {value}"), **({"maximum": 10**6} if name == "minimum" else {})}
+            taken = {**tomllib.loads(f"{name} = {value}"), **({"maximum": 10_000} if name == "minimum" else {})}
             left_out = sizes if name in sizes else set()
             type(spec).model_validate({**spec.model_dump(exclude_none=True, exclude=left_out), **taken})
 

@@ -155,9 +155,15 @@ def test_options_from_a_file_that_is_none(calls: Path, tmp_path: Path) -> None:
     refused(run_emolib("score", calls, "--config", tmp_path / "table.toml"), "scoer", "score")
 
 
+@pytest.mark.parametrize("hop_s", ["1e-9", "0.01", "2.0001"])
+def test_a_hop_that_is_none_of_the_frames(calls: Path, model: Path, tmp_path: Path, hop_s: str) -> None:
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", "--hop-s", hop_s), "hop", "expected")
+    assert not (tmp_path / "P").exists()
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "nan", "inf"])
 def test_blocks_of_no_length(calls: Path, model: Path, tmp_path: Path, number: str) -> None:
-    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", f"--block-s={number}"), "block_s")
+    refused(run_emolib("score", calls, "--model", model, "--out", tmp_path / "P", f"--block-s={number}"), "--block-s")
 
 
 def test_places_that_cannot_be(corpus: Path, calls: Path, model: Path, tmp_path: Path) -> None:

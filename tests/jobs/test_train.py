@@ -15,7 +15,6 @@ import pytest
 from emolib.learning.bundle import CHECKPOINT, ModelBundle
 from tests.jobs.conftest import command, run_emolib, struck
 
-
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("training")]
 
 
