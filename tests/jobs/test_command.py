@@ -22,7 +22,7 @@ _HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime"
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys, jobs.__main__; print([name for name in {_HEAVY} if name in sys.modules])"
+    code = f"import sys, jobs.__main__, jobs.command; print([name for name in {_HEAVY} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from jobs.__main__ import app
+from jobs.command import app
 from tests.jobs.conftest import Ended, run_emolib
 
 # What each command wants at least. None of it is there: a command that takes a value goes on to say so.

@@ -407,14 +407,11 @@ def test_clipping_is_noted_where_there_is_much(tmp_path: Path, encoding: str) ->
     assert outcome(path) == (Code.OK, "")
 
 
-def test_a_file_that_cannot_even_be_looked_at_is_unreadable(tmp_path: Path) -> None:
-    odd = [f"{tmp_path}/a\0b.wav"]  # a name that no file can have
-    if Path("/proc/self/pagemap").exists():
-        odd.append("/proc/self/pagemap")  # a regular file without an end
-    for place in odd:
-        with pytest.raises(AudioError) as caught:
-            audio.probe(place)
-        assert caught.value.code is Code.UNREADABLE
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="no /proc: no regular file without an end")
+def test_a_file_that_cannot_even_be_looked_at_is_unreadable() -> None:
+    with pytest.raises(AudioError) as caught:
+        audio.probe("/proc/self/pagemap")
+    assert caught.value.code is Code.UNREADABLE
 
 
 def test_long_messages_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
