@@ -20,7 +20,7 @@ from emolib.archive.verification import verify
 from jobs.security import CA, CERTIFICATE, KEY, security
 from tests.clusters.conftest import RECORDINGS
 from tests.conftest import wait_for
-from tests.faults.world import job, parts
+from tests.faults.world import parts, paused
 from tests.jobs.conftest import assert_same_rows
 
 pytestmark = pytest.mark.cluster
@@ -128,10 +128,10 @@ def test_a_link_that_is_cut(
     where = spec(kind="address", address=hosts.address, tls=str(hosts.certificates))
     out = tmp_path / "P"
     asked = ("score", calls, "--model", model, "--out", out, "--block-s", "1", "--failure-budget", "1")
-    with job(*asked, "--cluster", where) as driver:
-        wait_for(lambda: parts(out) >= 4, "some blocks")
+    with paused(*asked, "--cluster", where, blocks=4) as (driver, go_on):
         hosts.cut("b")
         cut, done = time.monotonic(), parts(out)
+        go_on()
         if cut_s is not None:
             wait_for(lambda: hosts.workers() == 1, "the scheduler to miss a worker", poll_s=1.0)
             time.sleep(max(0.0, cut + cut_s - time.monotonic()))

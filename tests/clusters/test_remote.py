@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -18,8 +17,7 @@ from emolib.storage import resolve
 from jobs.console import EXIT_SETTINGS
 from tests.clusters.conftest import RECORDINGS
 from tests.clusters.emulators import EMULATORS, Emulator
-from tests.conftest import wait_for
-from tests.faults.world import job
+from tests.faults.world import paused
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
 # The warning: what the clients of Google and Azure send, they send through aiohttp, which would have it in pieces.
@@ -101,11 +99,10 @@ def test_a_run_that_is_killed_goes_on(bucket: str, calls: Path, model: Path, und
         system.invalidate_cache()
         return len(system.glob(f"{bucket}/P/recordings/*/part-*.parquet"))
 
-    with job(*asked) as driver:
-        wait_for(lambda: done() >= 3 or driver.process.poll() is not None, "some blocks", poll_s=0.2)
+    with paused(*asked, blocks=3) as (driver, _):
         with pytest.raises(LockedError), Lock(f"{bucket}/P"):
             pass
-        driver.signal(signal.SIGKILL)
+        driver.process.kill()
         driver.end()
     print(f"killed with {done()} of {RECORDINGS} blocks done")
     assert done() < RECORDINGS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,8 +22,8 @@ from jobs.fanout import Block, Done, fan_out
 from jobs.specs import cluster_spec
 from tests.clusters.conftest import RECORDINGS
 from tests.conftest import wait_for
-from tests.faults.world import job, parts, run_apart
-from tests.jobs.conftest import assert_same_rows
+from tests.faults.world import parts, paused, run_apart
+from tests.jobs.conftest import assert_same_rows, striking
 
 pytestmark = pytest.mark.cluster
 
@@ -135,10 +136,11 @@ def test_workers_as_jobs_and_one_of_them_cancelled(
     )
     out = tmp_path / "P"
     asked = ("score", calls, "--model", model, "--out", out, "--block-s", "1", "--failure-budget", "1")
-    with job(*asked, "--cluster", where, environment=slurm) as driver:
-        wait_for(lambda: len(_running(slurm)) == 3 and parts(out) >= 2, "three jobs at work")
+    with paused(*asked, "--cluster", where, blocks=2, environment=slurm) as (driver, go_on):
+        wait_for(lambda: len(_running(slurm)) == 3, "three jobs at work")
         cancelled, done = _running(slurm)[0], parts(out)
         subprocess.run(["scancel", cancelled], env={**os.environ, **slurm}, check=True)
+        go_on()
         code, said = driver.end()
     print(f"job {cancelled} cancelled with {done} of {RECORDINGS} blocks done")
     assert code == 0, said
@@ -213,9 +215,9 @@ def test_a_night_by_the_script_of_cluster_told_to_stop_goes_on_the_next_time(
     asked = {"archive": str(calls), "model": str(model), "out": str(out), "block_s": 1.0, "failure_budget": 1.0}
     lines = [f"{name} = {json.dumps(value)}" for name, value in {**asked, "settle_s": 0.0}.items()]
     options.write_text("\n".join(["[nightly]", *lines, ""]))
-    text = (Path(__file__).parents[2] / "cluster/nightly/emolib.sbatch").read_text()
+    text, end = (Path(__file__).parents[2] / "cluster/nightly/emolib.sbatch").read_text(), tmp_path / "end"
     for old, new in (
-        ("/shared/emolib/bin/emolib", f"{sys.executable} -m jobs"),
+        ("/shared/emolib/bin/emolib", shlex.join(striking(after="jobs.fanout._outcome", times=2, by=end))),
         ("/shared/emolib/nightly.toml", str(options)),
         ("/shared/emolib/srun.toml", str(where)),
         ("--ntasks=32", "--ntasks=3"),
@@ -233,9 +235,11 @@ def test_a_night_by_the_script_of_cluster_told_to_stop_goes_on_the_next_time(
 
     first = _says(slurm, "sbatch", "--parsable", str(script))
     log = tmp_path / f"emolib-{first}.log"
-    wait_for(lambda: parts(out) >= 2 or (log.exists() and "exit_code" in log.read_text()), "blocks")
+    waits = tmp_path / "end.waits"
+    wait_for(lambda: waits.exists() or (log.exists() and "exit_code" in log.read_text()), "two blocks")
     done = parts(out)
     subprocess.run(["scancel", "--batch", "--signal=TERM", first], env={**os.environ, **slurm}, check=True)
+    end.touch()
     print(f"told to stop with {done} of {RECORDINGS} blocks done")
     assert "ExitCode=5:0" in ends(first), log.read_text()
     assert done <= parts(out) < RECORDINGS

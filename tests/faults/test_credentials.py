@@ -16,9 +16,8 @@ from emolib.sound.manifest import list_recordings, version_of
 from emolib.sound.source import opened
 from emolib.storage import resolve, write_json
 from jobs.console import EXIT_INTERRUPTED, EXIT_SETTINGS, advice, code_of
-from tests.conftest import wait_for
 from tests.faults.proxy import Store, object_store, put
-from tests.faults.world import Job, assert_whole, files_of, job
+from tests.faults.world import assert_whole, files_of, paused
 from tests.jobs.conftest import in_process, run_emolib
 
 pytest.importorskip("s3fs")
@@ -118,11 +117,11 @@ def test_credentials_that_are_renewed_under_a_job(
 ) -> None:
     """Driver, workers and scorers read the new ones: nobody notices."""
     put(calls, f"{bucket}/archive")
-    with job("score", f"{bucket}/archive", "--out", f"{bucket}/P", "--model", model, *COMMON) as running:
-        _wait_for_a_block(f"{bucket}/P", running)
+    with paused("score", f"{bucket}/archive", "--out", f"{bucket}/P", "--model", model, *COMMON) as (running, go_on):
         keys.renew(SECRETS[2])
         time.sleep(3)  # what is under way has still the old ones, as whoever renews them knows
         keys.expire(SECRETS[1])
+        go_on()
         code, said = running.end()
     assert code == 0, said
     assert not store.failed["expired"]
@@ -136,9 +135,9 @@ def test_credentials_that_nobody_renews(
     """No recording is to blame: none becomes unreadable; the job stops, says what to do, and goes on with new ones."""
     put(calls, f"{bucket}/archive")
     command = ("score", f"{bucket}/archive", "--out", tmp_path / "P", "--model", model, *COMMON)
-    with job(*command) as running:
-        _wait_for_a_block(tmp_path / "P", running)
+    with paused(*command) as (running, go_on):
         keys.expire(SECRETS[1])
+        go_on()
         code, said = running.end()
     assert (code, "renew them, then run the same command again" in said) == (5, True), said
     assert store.failed["expired"]
@@ -180,10 +179,3 @@ def test_credentials_are_written_and_said_nowhere(
     for place, content in written.items():
         for secret in SECRETS:
             assert secret.encode() not in content, place
-
-
-def _wait_for_a_block(pred: str | Path, running: Job) -> None:
-    def is_there() -> bool:
-        return running.process.poll() is not None or bool(archive.predictions.committed(pred))
-
-    wait_for(is_there, "a committed block", poll_s=0.1)

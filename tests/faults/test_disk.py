@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 
 from emolib import archive
 from tests.conftest import wait_for
-from tests.faults.world import Cluster, assert_whole, parts, run_apart, started
-from tests.jobs.conftest import striking
+from tests.faults.world import Cluster, assert_whole, parts, paused, run_apart
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
 RECORDINGS = 26
@@ -95,10 +93,9 @@ def test_output_that_may_only_be_read(command: tuple[str | Path, ...], disk: Dis
     assert "Read-only file system" in said
     assert str(out) in said
     disk.mount("remount,rw")
-    with started(striking(*command, after="jobs.fanout._outcome", times=2, by=signal.SIGSTOP)) as running:
-        wait_for(running.has_stopped, "two blocks")
+    with paused(*command, blocks=2) as (running, go_on):
         wait_for(lambda: _made_read_only(disk), "a moment in which nothing is open for writing")
-        running.go_on()
+        go_on()
         code, said = running.end()
     assert code in (2, 5), said
     assert "Read-only file system" in said

@@ -67,7 +67,7 @@ def test_an_owner_stopped_overtaken_and_continued(
             else:
                 code, said = taker.end()
                 assert code == 0, said
-            owner.go_on()
+            owner.process.send_signal(signal.SIGCONT)
             code, said = owner.end()
             assert code == 3, said
             assert "this run took too long to renew its lock and stops" in said

@@ -17,9 +17,9 @@ from emolib import archive
 from emolib.archive.verification import verify
 from emolib.sound.manifest import NAMELESS, list_recordings
 from emolib.storage import resolve
-from tests.conftest import PATIENCE_S, wait_for
+from tests.conftest import PATIENCE_S
 from tests.faults.proxy import Fault, Store, object_store, put
-from tests.faults.world import assert_whole, files_of, job, run_apart
+from tests.faults.world import assert_whole, files_of, job, paused, run_apart
 from tests.jobs.conftest import tables
 
 pytest.importorskip("s3fs")
@@ -76,9 +76,10 @@ def test_a_store_that_fails_for_a_moment(
     """Requests that fail are sent again: nobody notices."""
     put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
-    with job("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common, environment=store.environment) as running:
-        wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
+    command = ("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common)
+    with paused(*command, environment=store.environment) as (running, go_on):
         store.break_down(fault, until_failed=6)
+        go_on()
         code, said = running.end()
     store.mend()
     assert code == 0, said
@@ -93,9 +94,10 @@ def test_a_store_that_answers_nothing_for_minutes(
     """Every request waits for its time-out, and is sent again: the run takes longer, and that is all."""
     put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
-    with job("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common, environment=store.environment) as running:
-        wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
+    command = ("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common)
+    with paused(*command, environment=store.environment) as (running, go_on):
         store.break_down("hangs")
+        go_on()
         time.sleep(150)
         assert running.process.poll() is None, running.end()
         store.mend()
@@ -111,9 +113,9 @@ def test_a_store_that_is_down_for_long(calls: Path, model: Path, store: Store, b
     put(calls, f"{bucket}/archive")
     common = ("--model", model, "--block-s", "8", "--workers", "2", "--failure-budget", "1")
     command = ("score", f"{bucket}/archive", "--out", f"{bucket}/P", *common)
-    with job(*command, environment=store.environment) as running:
-        wait_for(lambda: _parts(bucket) >= 1 or running.process.poll() is not None, "a committed block", poll_s=0.1)
+    with paused(*command, environment=store.environment) as (running, go_on):
         store.break_down("500")
+        go_on()
         code, said = running.end(PATIENCE_S)
     store.mend()
     assert code == 5, said

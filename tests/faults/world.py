@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +28,7 @@ from emolib.learning import bundle as bundles
 from emolib.learning.validation import Validation
 from tests.archive.conftest import voice, write_call
 from tests.conftest import PATIENCE_S, wait_for
-from tests.jobs.conftest import assert_same_rows, command
+from tests.jobs.conftest import assert_same_rows, command, striking
 
 _LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 
@@ -135,10 +135,6 @@ class Job:
         """Return whether SIGSTOP has stopped it (see `tests.jobs.conftest.striking`)."""
         return bool(psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
 
-    def go_on(self) -> None:
-        """Continue what SIGSTOP has stopped."""
-        self.process.send_signal(signal.SIGCONT)
-
 
 def job(*arguments: str | Path, environment: dict[str, str] | None = None) -> AbstractContextManager[Job]:
     """Start a command; whatever is left of it at the end is killed."""
@@ -160,6 +156,23 @@ def started(line: list[str], *, environment: dict[str, str] | None = None) -> It
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def paused(
+    *arguments: str | Path, blocks: int = 1, environment: dict[str, str] | None = None
+) -> Iterator[tuple[Job, Callable[[], None]]]:
+    """Start a command that waits when so many blocks have ended; give it, and what lets it go on.
+
+    Its lock is renewed all the while, and what workers have already they finish.
+    """
+    with TemporaryDirectory() as folder:
+        end = Path(folder) / "end"
+        line = striking(*arguments, after="jobs.fanout._outcome", times=blocks, by=end)
+        with started(line, environment=environment) as running:
+            waits = end.with_name("end.waits")
+            wait_for(lambda: waits.exists() or running.process.poll() is not None, f"{blocks} blocks")
+            yield running, end.touch
 
 
 def run_apart(*arguments: str | Path, environment: dict[str, str] | None = None) -> tuple[int, dict[str, Any], str]:

@@ -28,13 +28,13 @@ from tests.conftest import TRAINS, MadeOnce
 _NOT_COMPARED = ["run_id", "attempts", "message", "version"]
 
 
-# A command in which a signal strikes its own process as a function of it returns for the nth time: the moment is always
-# the same, and nobody has to catch it.
+# A command in which a signal strikes its own process as a function of it returns for the nth time, or in which it waits
+# there until a file appears: the moment is always the same, and nobody has to catch it.
 _STRUCK = """
-import inspect, os, pkgutil, sys
+import inspect, os, pkgutil, sys, time
 from itertools import count
 
-place, number, signal, *arguments = sys.argv[1:]
+place, number, by, *arguments = sys.argv[1:]
 owner, _, name = place.rpartition(".")
 sys.argv = ["emolib", *arguments]
 
@@ -46,10 +46,18 @@ def begins(arguments):  # before it has its streams in hand, nothing of it may b
     def struck(*arguments, **named):
         value = original(*arguments, **named)
         if next(returned) == int(number):
-            os.kill(os.getpid(), int(signal))
+            strike()
         return value
 
     setattr(within, name, staticmethod(struck) if inspect.ismethod(original) else struck)
+
+def strike():
+    if by.isdecimal():
+        os.kill(os.getpid(), int(by))
+        return
+    open(by + ".waits", "w").close()
+    while not os.path.exists(by):
+        time.sleep(0.01)
 
 from jobs import process
 from jobs.__main__ import main
@@ -79,7 +87,9 @@ def run_emolib(*arguments: str | Path) -> Ended:
     return Ended(result.exit_code, json.loads(json.dumps(result.summary, default=str)))
 
 
-def striking(*arguments: str | Path, after: str, times: int = 1, by: signal.Signals = signal.SIGKILL) -> list[str]:
+def striking(
+    *arguments: str | Path, after: str, times: int = 1, by: signal.Signals | Path = signal.SIGKILL
+) -> list[str]:
     """Return the command line of a job that strikes its own process.
 
     Parameters
@@ -89,8 +99,11 @@ def striking(*arguments: str | Path, after: str, times: int = 1, by: signal.Sign
         ``emolib.features.store:FeatureStore.create``.
     times
         So often it returns first.
+    by
+        A signal; or a file to wait for, while threads go on: ``<file>.waits`` appears when it begins to.
     """
-    return [sys.executable, "-c", _STRUCK, after, str(times), str(int(by)), *map(str, arguments)]
+    how = str(by) if isinstance(by, Path) else str(int(by))
+    return [sys.executable, "-c", _STRUCK, after, str(times), how, *map(str, arguments)]
 
 
 def struck(*arguments: str | Path, after: str, times: int = 1, by: signal.Signals = signal.SIGKILL) -> int:
