@@ -25,14 +25,15 @@ bundle.check_golden()
 # What the command `emolib` does, several times in one process: TensorFlow is imported once.
 _COMMANDS = """
 import json, sys
-from jobs.__main__ import main
-for arguments in json.load(sys.stdin):
-    sys.argv = ["emolib", *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        if ended.code != 0:
-            sys.exit(f"emolib {' '.join(arguments)} ended with {ended.code}")
+from jobs import process
+from jobs.environment import set_switches
+asked = json.load(sys.stdin)
+process.begin([])
+set_switches()
+from jobs.command import run
+for arguments in asked:
+    if run(arguments).exit_code != 0:
+        process.end(1)  # it has said why
 """
 
 

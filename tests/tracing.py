@@ -112,4 +112,5 @@ def _of_call(call: str, work: Path, theirs: tuple[str, ...]) -> Iterator[str]:
         return
     if "link" in name and "unlink" not in name:  # the first is what it leads to
         paths = paths[1:]
-    yield from (f"{name} {path}" for path in paths if not path.startswith(theirs))
+    # A file without a name is made by opening its folder (O_TMPFILE).
+    yield from (f"{name} {path}" for path in paths if not f"{path}/".startswith(theirs))

@@ -247,9 +247,11 @@ def test_code_that_differs_is_another_version(tmp_path: Path) -> None:
     for package in ("emolib", "jobs"):
         shutil.copytree(_ROOT / package, tmp_path / package)
     (tmp_path / "emolib/errors.py").write_text((_ROOT / "emolib/errors.py").read_text() + "\n")
-    asked = [sys.executable, "-c", "from jobs.workers import versions; print(versions()['emolib'])"]
+    asked = [sys.executable, "-P", "-c", "from jobs.workers import versions; print(versions()['emolib'])"]
     there, here = (
-        subprocess.run(asked, cwd=place, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            asked, env={**os.environ, "PYTHONPATH": str(place)}, capture_output=True, text=True, check=True
+        ).stdout
         for place in (tmp_path, _ROOT)
     )
     assert there.split()[0] == here.split()[0]
