@@ -44,7 +44,6 @@ def test_the_library_alone_is_silent(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_the_commands_are_silent_and_their_workers_and_scorers_too(tmp_path: Path) -> None:
     corpus, other, calls, out = (tmp_path / name for name in ("corpus", "other", "calls", "out"))
     write_corpus(corpus, speakers=4, utterances=1, seed=1)

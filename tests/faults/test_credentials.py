@@ -129,6 +129,7 @@ def test_credentials_that_are_renewed_under_a_job(
 
 
 @pytest.mark.fault
+@pytest.mark.sample
 def test_credentials_that_nobody_renews(
     keys: Keys, store: Store, bucket: str, calls: Path, model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -93,6 +93,6 @@ def test_a_few_damaged_files() -> None:
 
 @pytest.mark.fault
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("count", [pytest.param(2000, marks=pytest.mark.sample), 10_000])
+@pytest.mark.parametrize("count", [pytest.param(4000, marks=pytest.mark.sample), 10_000])
 def test_thousands_of_damaged_files(count: int) -> None:
     _assert_outcomes(count)

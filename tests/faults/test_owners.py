@@ -16,7 +16,6 @@ from tests.conftest import wait_for
 from tests.faults.world import Cluster, assert_whole, job, started
 from tests.jobs.conftest import Ended, run_emolib, striking
 
-pytestmark = pytest.mark.timeout(1800)
 RECORDINGS = 26
 
 

@@ -69,7 +69,7 @@ def test_real_calls_and_broken_files_from_a_store(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("fault", ["500", "503", "hangs", "breaks off"])
+@pytest.mark.parametrize("fault", ["500", pytest.param("503", marks=pytest.mark.sample), "hangs", "breaks off"])
 def test_a_store_that_fails_for_a_moment(
     fault: Fault, calls: Path, model: Path, store: Store, bucket: str, undisturbed: Path
 ) -> None:

@@ -167,7 +167,6 @@ def test_extract_and_score_do_without_tensorflow(corpus: Path, calls: Path, mode
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("training")
 def test_the_demo_learns(tmp_path: Path) -> None:
     ended = run_emolib("demo", "--out", tmp_path / "demo")
