@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from emolib.errors import SettingsError
-from emolib.storage import new_folder
+from emolib.storage import is_local, new_folder, resolve
 from jobs.bounds import between
 from jobs.console import EXIT_DONE, Result, say
 from jobs.security import CA, CERTIFICATE, KEY
@@ -37,6 +37,8 @@ def certs(*, out: str = TLS_FOLDER, days: Annotated[int, between(1, 3650)] = 365
             "cryptography is not installed, expected to make certificates: pip install 'emolib[tls]'"
         ) from error
 
+    if not is_local(resolve(out)):
+        raise SettingsError(f"--out {out} found, expected a folder of this machine: private keys are kept in no store")
     folder = Path(new_folder(out).path)
     began, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     authority, own = keys

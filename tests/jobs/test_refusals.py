@@ -233,3 +233,11 @@ def test_a_demo_that_could_not_train(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as on Python 3.14
     refused(run_emolib("demo", "--out", tmp_path / "demo"), "tensorflow", "with Python 3.11 to 3.13", "emolib[train]")
     assert not (tmp_path / "demo").exists()
+
+
+def test_certificates_on_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in a folder of this machine that is called as the bucket is."""
+    monkeypatch.chdir(tmp_path)
+    for out in ("memory://certs/tls", "https://127.0.0.1/tls"):
+        refused(run_emolib("certs", "--out", out), "--out", "expected a folder of this machine")
+    assert list(tmp_path.iterdir()) == []
