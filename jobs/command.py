@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
@@ -150,8 +151,9 @@ def _checked(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None
                 raise SettingsError(f"nothing found for {argument.name}, expected a value; leave it out if it has none")
             if int in kinds and "." in value:  # cyclopts would round it
                 raise SettingsError(f"{value} found for {argument.name}, expected a whole number")
-            if float in kinds and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
-                raise SettingsError(f"{value} found for {argument.name}, expected a number")
+            with suppress(ValueError):  # no number: cyclopts will say it
+                if float in kinds and not math.isfinite(float(value)):  # 1e999, too
+                    raise SettingsError(f"{value} found for {argument.name}, expected a number")
 
 
 def _kinds(argument: Argument) -> tuple[Any, ...]:

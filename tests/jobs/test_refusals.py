@@ -241,3 +241,10 @@ def test_certificates_on_an_object_store(tmp_path: Path, monkeypatch: pytest.Mon
     for out in ("memory://certs/tls", "https://127.0.0.1/tls"):
         refused(run_emolib("certs", "--out", out), "--out", "expected a folder of this machine")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["limit-hours", "backfill-hours", "settle-s", "block-s"])
+def test_a_number_too_large_to_be_one(option: str, tmp_path: Path) -> None:
+    """Python reads it as infinity."""
+    ended = run_emolib("nightly", tmp_path, "--model", tmp_path, "--out", tmp_path / "P", f"--{option}", "1e999")
+    refused(ended, f"1e999 found for --{option}", "expected a number")
