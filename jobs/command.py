@@ -167,6 +167,10 @@ def run(tokens: Sequence[str]) -> console.Result | None:
         result = app.meta(list(tokens), result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return ended_by(error)
+    except Exception as error:  # commands are imported before `_launch` is called, and Dask reads the user's files then
+        if process.debug:
+            console.say(traceback.format_exc().rstrip())
+        return ended_by(error)
     return result if isinstance(result, console.Result) else None
 
 

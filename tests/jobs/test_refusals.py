@@ -248,3 +248,13 @@ def test_a_number_too_large_to_be_one(option: str, tmp_path: Path) -> None:
     """Python reads it as infinity."""
     ended = run_emolib("nightly", tmp_path, "--model", tmp_path, "--out", tmp_path / "P", f"--{option}", "1e999")
     refused(ended, f"1e999 found for --{option}", "expected a number")
+
+
+def test_what_stops_a_command_while_it_is_imported(tmp_path: Path) -> None:
+    """Dask reads its files when it is imported, and cyclopts imports commands before it calls any."""
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "mine.yaml").write_text("distributed: [\n")
+    ended, stderr = in_process("score", tmp_path, environment={"DASK_CONFIG": str(tmp_path / "dask")})
+    assert ended.exit_code == 70
+    assert "mine.yaml" in ended.summary["error"]
+    assert stderr.strip() == f"emolib: {ended.summary['error']}"
