@@ -242,7 +242,15 @@ def is_hidden(name: str, *, is_file: bool = False) -> bool:
 def names_in(folder: AnyPath) -> set[str]:
     """Return the names in a folder that are not hidden; none where there is no folder."""
     place = resolve(folder)
-    return {entry.name for entry in place.iterdir() if not is_hidden(entry.name)} if place.is_dir() else set()
+    if not place.is_dir():
+        return set()
+    if is_local(place):
+        names = {entry.name for entry in place.iterdir()}
+    else:  # a folder made in a store's console is an empty object of its name, which is listed as lying in itself
+        own = place.path.strip("/")
+        there = (entry["name"].strip("/") for entry in place.fs.ls(place.path, detail=True))
+        names = {entry.rpartition("/")[2] for entry in there if entry != own}
+    return {name for name in names if not is_hidden(name)}
 
 
 def new_folder(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +25,8 @@ from emolib.config import ScoringConfig
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import list_recordings
 from emolib.sound.sketches import sketch_recordings
-from emolib.storage import absolute, below, is_same, resolve
+from emolib.storage import absolute, below, is_same, names_in, new_folder, resolve
+from tests.faults.proxy import object_store
 
 _PLANNED = ("2024-05-01", "path", "call", 9.0)  # of a recording, after its size
 
@@ -206,3 +208,21 @@ def test_one_place_has_many_spellings(tmp_path: Path, monkeypatch: pytest.Monkey
     assert is_same("s3://bucket/calls/", "s3a://bucket/calls")
     assert not is_same("s3://bucket/calls", "s3://bucket/Calls")
     assert not is_same("s3://bucket/calls", "/bucket/calls")
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_store_made_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consoles of object stores write an empty object of its name, which is listed in it as if it lay there."""
+    s3fs = pytest.importorskip("s3fs")
+    with object_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        files = s3fs.S3FileSystem(skip_instance_cache=True)
+        files.mkdir("made")
+        files.pipe_file("made/out/", b"")
+        assert names_in("s3://made/out") == names_in("s3://made/out/") == set()
+        assert new_folder("s3://made/out").path == "made/out"
+        files.pipe_file("made/out/out", b"mine")
+        fsspec.filesystem("s3").invalidate_cache()
+        with pytest.raises(SettingsError, match=r"is not empty \(out found\)"):
+            new_folder("s3://made/out")
