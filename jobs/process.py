@@ -28,7 +28,7 @@ from emolib.errors import SettingsError
 # What a process that works for a job gets: file names are UTF-8 wherever it runs, and no file of its working directory
 # takes the place of a module (types.py, queue.py).
 ENVIRONMENT = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
-_UNEXPECTED = 70
+_INTERRUPTED, _UNEXPECTED = 5, 70
 _PATIENCE_S = 1.0  # until what can't be written is lost
 _ORDERLY_S = 10.0  # until whoever tells a job again to stop is not made to wait for an orderly end any more
 
@@ -96,9 +96,16 @@ def was_stopped() -> bool:
 
 
 def stay() -> None:
-    """Take no more signals: the command has ended, and only says so."""
+    """Take no more signals: the command has ended, and only says so; where that never ends, they end it."""
+    patient_until = time.monotonic() + _ORDERLY_S
+
+    def leave(*_: Any) -> None:
+        if time.monotonic() > patient_until:
+            os._exit(_INTERRUPTED)
+
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
 
 
 def end(code: int) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -157,6 +158,28 @@ def test_ctrl_c_again_and_again_from_the_beginning(tmp_path: Path) -> None:
     _stop_again_and_again(process, once=lambda: True)
     _assert_interrupted(process)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_nobody_listens_to_can_be_ended(tmp_path: Path) -> None:
+    """Its summary does not fit into a pipe that nobody reads: it waits, but not against who wants to end it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while os.write(writing, bytes(1024)):
+            pass
+    os.set_blocking(writing, True)
+    code = "from jobs import process; process._ORDERLY_S = 0; from jobs.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "verify", str(tmp_path / "nothing")]
+    process = subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "nothing found" in process.stderr.readline()  # it has ended, and says so
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    assert process.returncode == 5
+    process.stderr.close()
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.fixture(scope="module")
