@@ -19,6 +19,7 @@ import pytest
 import soundfile
 
 from tests.archive.conftest import RATE, voice, write_call
+from tests.conftest import PATIENCE_S
 from tests.faults.world import parts, untrained_model
 from tests.jobs.conftest import assert_same_rows, run_emolib
 
@@ -55,7 +56,7 @@ def _emolib(*arguments: str | Path, environment: dict[str, str] | None = None, *
 
 
 def _ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=280)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -258,7 +259,7 @@ def test_ctrl_c_again_and_again_at_any_moment(
     left = _stop_again_and_again(process, once=begins[moment])
     if process.returncode != 0:  # or it had done its work before it was told
         _assert_interrupted(process)
-    psutil.wait_procs(left, timeout=60)
+    psutil.wait_procs(left, timeout=PATIENCE_S)
     assert not [each for each in left if each.is_running()]
     assert run_emolib(*asked, "--out", out, "--workers", "1").exit_code == 0
     assert_same_rows(out, undisturbed)

@@ -10,6 +10,7 @@ import pytest
 
 from emolib.features.store import FeatureStore
 from emolib.sound.synthetic import write_calls, write_corpus
+from tests.conftest import PATIENCE_S
 from tests.faults.world import untrained_model
 from tests.jobs.conftest import assert_same_rows
 
@@ -39,7 +40,7 @@ def extract_and_score(python: str | Path, world: Path, out: Path) -> Path:
     """Run the jobs on a Python, in processes of their own."""
     out.mkdir()
     done = subprocess.run(
-        [python, "-c", _JOBS, world, out], cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False
+        [python, "-c", _JOBS, world, out], cwd=_ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return out
