@@ -34,7 +34,8 @@ def main() -> None:
         result.print()
         code = result.exit_code
     if (failure := process.failure_of_stdout()) is not None:
-        console.say(f"emolib: stdout can't be written to: {failure}; {console.advice(failure)}")
+        what_to_do = console.advice(failure) or "expected a stream that takes the summary"
+        console.say(f"emolib: stdout can't be written to: {failure}; {what_to_do}")
         code = code or console.code_of(failure)
     process.end(code)
 

@@ -70,6 +70,14 @@ def test_a_stream_that_is_full_changes_no_code_but_that_of_success() -> None:
         assert _ended(_emolib(*_WRONG, stdout=full, stderr=full))[0] == 2
 
 
+def test_a_stdout_that_is_open_for_reading_only() -> None:
+    with open(os.devnull, "rb") as nothing:
+        _, _, said = _ended(_emolib(*_WRONG, stdout=nothing))
+    assert said.endswith(
+        "stdout can't be written to: [Errno 9] Bad file descriptor; expected a stream that takes the summary\n"
+    )
+
+
 def test_a_reader_that_went_away_changes_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
