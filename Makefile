@@ -24,7 +24,8 @@ help:
 
 setup: $(READY)
 ifeq ($(origin PYTHON),command line)
-	@asked=$$("$(PYTHON)" $(VERSION)) || exit 1; there=$$($(BIN)/python $(VERSION)); test "$$asked" = "$$there" || \
+	@asked=$$("$(PYTHON)" $(VERSION) 2>/dev/null) || \
+	{ echo "$(or $(PYTHON),PYTHON=) does not run, expected $(EXPECTED): make PYTHON=/path/to/python3.13" >&2; exit 1; }; there=$$($(BIN)/python $(VERSION)); test "$$asked" = "$$there" || \
 	{ echo "$(VENV) is Python $$there, $(PYTHON) is $$asked: add VENV=.venv-$$asked, or make clean first" >&2; exit 1; }
 endif
 

@@ -96,7 +96,7 @@ def _refuse_url(url: str) -> None:
     if "::" in _LINK.sub("", url):  # universal_pathlib would take what follows for another file system
         raise SettingsError(
             f"{url} with '::' in it found, expected a URL without, or a chain of file systems such as "
-            "simplecache::s3://…: rename the file or folder"
+            "simplecache::s3://… or zip://calls::file:///calls.zip: spell it so, or rename the file or folder"
         )
 
 

@@ -69,6 +69,9 @@ _COMMANDS = {
 
 _SHOWS = {"--help", "-h", "--version"}
 
+# They want a new folder, and do not go on with what they left in one.
+_ANEW = ("demo", "benchmark", "explore", "report", "export")
+
 app = App(name="emolib", help=_HELP, help_format="plaintext", version=__version__, suppress_keyboard_interrupt=False)
 for _name, _line in _COMMANDS.items():
     app.command("jobs.{0}:{0}".format(_name.replace("-", "_")), name=_name, help=_line, help_format="markdown")
@@ -98,7 +101,7 @@ def _launch(
     ) as error:  # the outermost door
         if debug:
             console.say(traceback.format_exc().rstrip())
-        return ended_by(error)
+        return ended_by(error, next(iter(tokens), None))
     finally:
         app.config = ()
 
@@ -174,15 +177,22 @@ def run(tokens: Sequence[str]) -> console.Result | None:
     return result if isinstance(result, console.Result) else None
 
 
-def ended_by(error: BaseException) -> console.Result:
-    """Say in one line what stopped a job, and with which code."""
+def ended_by(error: BaseException, command: str | None = None) -> console.Result:
+    """Say in one line what stopped a job, and with which code.
+
+    Parameters
+    ----------
+    command
+        Its name, where that is known.
+    """
     if process.log is not None:  # the process is the command's own
         process.stay()
     if process.was_stopped():  # whatever came of that
         error = KeyboardInterrupt()
     code, text = console.code_of(error), " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        text = "interrupted: run the same command again, what is done stays done"
+        again = "run it again, with a new --out or without what it left in this one"
+        text = f"interrupted: {again if command in _ANEW else 'run the same command again, what is done stays done'}"
     elif code == console.EXIT_UNEXPECTED:
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     elif what_to_do := console.advice(error):

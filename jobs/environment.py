@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def set_switches() -> None:
         os.environ["MPLCONFIGDIR"] = os.devnull
         os.environ.setdefault("MATPLOTLIBRC", str(_matplotlib_settings()))
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def remove_caches() -> None:
+    """Remove the folder in which matplotlib keeps its list of fonts: for a process that ends before that does so."""
+    if os.environ.get("MPLCONFIGDIR") == os.devnull and (matplotlib := sys.modules.get("matplotlib")):
+        shutil.rmtree(matplotlib.get_configdir(), ignore_errors=True)
 
 
 def _matplotlib_settings() -> Path:

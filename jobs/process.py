@@ -6,6 +6,7 @@ write to stderr, in this process or those that it starts, is no part of the log:
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, TextIO, cast
 
 from emolib.errors import SettingsError
+from jobs.environment import remove_caches
 
 # What a process that works for a job gets: file names are UTF-8 wherever it runs, and no file of its working directory
 # takes the place of a module (types.py, queue.py).
@@ -40,6 +42,7 @@ debug = False
 """Tracebacks, and what libraries say, belong to the log."""
 
 _stopped_at: float | None = None
+_one_at_a_time = threading.Lock()
 
 
 def begin(arguments: Sequence[str]) -> None:
@@ -115,6 +118,7 @@ def end(code: int) -> None:
     if multiprocessing := sys.modules.get("multiprocessing"):
         for child in multiprocessing.active_children():
             child.kill()
+    remove_caches()
     os._exit(code)
 
 
@@ -138,8 +142,10 @@ def write_entry(entry: Mapping[str, Any]) -> None:
     """Write a line of a log for machines."""
     stream = log or sys.stderr
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    stream.write(as_json({"time": now, **entry}, stream) + "\n")  # at once: libraries may be speaking, too
-    stream.flush()
+    line = as_json({"time": now, **entry}, stream) + "\n"
+    with _one_at_a_time:  # libraries may be speaking, too
+        stream.write(line)
+        stream.flush()
 
 
 class _Lossy(io.FileIO):
@@ -197,6 +203,8 @@ def _divert() -> None:
         threading.Thread(target=_pass_on, args=(reading,), name="emolib-stderr", daemon=True).start()
     os.dup2(2, 1)  # what a library prints is no result
     sys.stderr, sys.excepthook = _text(2, err), _last_words
+    if faulthandler.is_enabled():  # whoever asked for a crash's last words (PYTHONFAULTHANDLER) gets them
+        faulthandler.enable(log)
 
 
 def _text(descriptor: int, encoding: str | None) -> TextIO:

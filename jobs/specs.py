@@ -213,7 +213,7 @@ class Slurm(_Scaled):
     interface: str | None = None
     log_directory: str | None = None
     directives: tuple[str, ...] = ()
-    prologue: tuple[str, ...] = ()
+    prologue: tuple[Annotated[str, Field(min_length=0)], ...] = ()
 
     @property
     def most_workers(self) -> int:

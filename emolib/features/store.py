@@ -194,7 +194,9 @@ class FeatureStore:
             return
         new_folder(path, option="--store", expected=_NEW)
         if (table := windows_path(path)).exists():
-            raise SettingsError(f"{table} exists, expected {_NEW}: name another --store")
+            raise SettingsError(
+                f"{table} exists without its store, expected a new path: remove it, or name another --store"
+            )
 
     @staticmethod
     def is_planned(path: AnyPath) -> bool:

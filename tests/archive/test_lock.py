@@ -64,13 +64,14 @@ def test_a_token_that_was_never_finished_is_taken_when_it_stands_still(tmp_path:
         lock.check()
 
 
+@pytest.mark.slow
 def test_of_two_who_take_a_dead_lock_one_gets_it(tmp_path: Path) -> None:
     _forge(tmp_path, machine="another")
     refused = threading.Event()
 
     def take(_: int) -> bool:
         try:
-            with Lock(tmp_path, interval_s=0.05, dead_after_s=4):
+            with Lock(tmp_path, interval_s=0.05, dead_after_s=20):
                 return refused.wait(60)
         except LockedError:
             refused.set()

@@ -15,7 +15,7 @@ import pytest
 
 from emolib.errors import SettingsError
 from jobs import console
-from jobs.command import _COMMANDS, run
+from jobs.command import _COMMANDS, ended_by, run
 from tests.jobs.conftest import in_process, run_emolib
 
 _HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime", "pandas", "tensorflow", "zarr")
@@ -175,3 +175,8 @@ def test_the_demo_learns(tmp_path: Path) -> None:
     page = (tmp_path / "demo" / "page" / "index.html").read_text()
     assert "<svg" in page
     assert "empty" in page
+
+
+def test_who_is_interrupted_is_told_how_to_go_on() -> None:
+    assert "run the same command again" in ended_by(KeyboardInterrupt(), "score").summary["error"]
+    assert "with a new --out" in ended_by(KeyboardInterrupt(), "report").summary["error"]
