@@ -20,13 +20,12 @@ def main() -> None:
 
         result = run(sys.argv[1:])
         process.stay()
-    except KeyboardInterrupt as error:
+    except BaseException as error:
         from jobs import process
 
-        process.stay()
-        from jobs.command import ended_by
-
-        result = ended_by(error)
+        if not (process.was_stopped() or isinstance(error, KeyboardInterrupt)):
+            raise
+        process.end_interrupted()
     from jobs import console
 
     code = console.EXIT_DONE

@@ -191,8 +191,8 @@ def ended_by(error: BaseException, command: str | None = None) -> console.Result
         error = KeyboardInterrupt()
     code, text = console.code_of(error), " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        again = "run it again, with a new --out or without what it left in this one"
-        text = f"interrupted: {again if command in _ANEW else 'run the same command again, what is done stays done'}"
+        anew = "interrupted: run it again, with a new --out or without what it left in this one"
+        text = anew if command in _ANEW else process.INTERRUPTED
     elif code == console.EXIT_UNEXPECTED:
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     elif what_to_do := console.advice(error):

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 from emolib.errors import SettingsError
 from jobs.environment import remove_caches
@@ -30,6 +30,7 @@ from jobs.environment import remove_caches
 # What a process that works for a job gets: file names are UTF-8 wherever it runs, and no file of its working directory
 # takes the place of a module (types.py, queue.py).
 ENVIRONMENT = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
+INTERRUPTED = "interrupted: run the same command again, what is done stays done"
 _INTERRUPTED, _UNEXPECTED = 5, 70
 _PATIENCE_S = 1.0  # until what can't be written is lost
 _ORDERLY_S = 10.0  # until whoever tells a job again to stop is not made to wait for an orderly end any more
@@ -111,7 +112,7 @@ def stay() -> None:
             signal.signal(number, leave)
 
 
-def end(code: int) -> None:
+def end(code: int) -> NoReturn:
     """Exit with a code; a command that was told to stop takes its processes with it, and waits for nothing."""
     if not was_stopped():
         sys.exit(code)
@@ -120,6 +121,17 @@ def end(code: int) -> None:
             child.kill()
     remove_caches()
     os._exit(code)
+
+
+def end_interrupted() -> NoReturn:
+    """End a command that was told to stop while it loads: what is half loaded now can't be loaded anew to say so."""
+    stay()
+    if log_json:
+        write_entry({"message": f"emolib: {INTERRUPTED}"})
+    else:
+        print(f"emolib: {INTERRUPTED}", file=log or sys.stderr, flush=True)
+    print(as_json({"error": INTERRUPTED, "exit_code": _INTERRUPTED}, sys.stdout), flush=True)
+    end(_INTERRUPTED)
 
 
 def failure_of_stdout() -> OSError | None:

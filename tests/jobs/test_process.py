@@ -271,3 +271,30 @@ def test_ctrl_c_again_and_again_at_any_moment(
     assert not [each for each in left if each.is_running()]
     assert run_emolib(*asked, "--out", out, "--workers", "1").exit_code == 0
     assert_same_rows(out, undisturbed)
+
+
+_STOPPED_WHILE_IT_LOADS = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "asyncio.runners":  # a part of asyncio is there, and all of it can't be loaded anew
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["emolib", *sys.argv[1:]]
+from jobs.__main__ import main
+
+main()
+"""
+
+
+@pytest.mark.parametrize("form", [(), ("--log-format", "json")], ids=["text", "json"])
+def test_what_is_stopped_while_it_loads_loads_nothing_more(form: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", _STOPPED_WHILE_IT_LOADS, *form, "verify", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 5
+    (line,) = done.stderr.splitlines()
+    assert "interrupted: run the same command again" in (json.loads(line)["message"] if form else line)
