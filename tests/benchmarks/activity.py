@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,10 @@ import soundfile
 import webrtcvad
 from numpy.typing import NDArray
 
-from emolib.archive.ledger import known
-from emolib.archive.plan import PlannedRecording
-from emolib.archive.planning import plan
 from emolib.archive.scoring import score_recordings
 from emolib.config import TELEPHONE, ScoringConfig
 from emolib.features.cepstra import MfccStream
 from emolib.learning.bundle import ModelBundle
-from emolib.sound.manifest import list_recordings
 from emolib.sound.speech import SpeechStream
 from tests.benchmarks import world
 from tests.benchmarks.rows import Figure, Row, Target, at_most
@@ -104,11 +101,11 @@ def _cepstra(blocks: list[NDArray[np.float32]]) -> None:
 
 
 def scoring(root: Path, bundle: ModelBundle) -> Callable[[], object]:
-    listing = list_recordings(root)
-    planned = [
-        PlannedRecording(**row) for row in plan(listing, known(world.folder("nothing")), block_s=1e9).to_dict("records")
-    ]
-    return lambda: score_recordings(root, planned, bundle=bundle, config=ScoringConfig())
+    planned = world.planned(root)
+    score = partial(score_recordings, root, planned, bundle=bundle, config=ScoringConfig())
+    if any(row.recording["code"] != "ok" for row in score()):
+        raise RuntimeError("a call that is not scored found, expected every call to be")
+    return score
 
 
 def _detector(signal: NDArray[np.float32]) -> Callable[[], object]:

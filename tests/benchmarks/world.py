@@ -12,10 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 from numpy.typing import NDArray
 
 from emolib.archive.ledger import Run, known
+from emolib.archive.plan import PLAN_SCHEMA, PlannedRecording
 from emolib.archive.planning import plan
 from emolib.archive.run_settings import run_config
 from emolib.config import ScoringConfig
@@ -127,6 +129,12 @@ def _job(*arguments: str | Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "jobs", *map(str, arguments)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
     )
+
+
+def planned(archive: Path) -> list[PlannedRecording]:
+    """Return what scoring is given of an archive of which nothing is known yet, in one block."""
+    rows = plan(list_recordings(archive), known(folder("nothing")), block_s=1e9)
+    return [PlannedRecording(**row) for row in pa.Table.from_pandas(rows, schema=PLAN_SCHEMA).to_pylist()]
 
 
 def planned_run(archive: Path, *, predictions: str) -> Run:
