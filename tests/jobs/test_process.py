@@ -280,7 +280,7 @@ class Finder:
     def find_spec(self, name, path, target=None):
         if name == "asyncio.runners":  # a part of asyncio is there, and all of it can't be loaded anew
             sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored in what a shell runs in the background
 
 sys.meta_path.insert(0, Finder())
 sys.argv = ["emolib", *sys.argv[1:]]
