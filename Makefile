@@ -12,9 +12,9 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11 
 .PHONY: help setup demo test test-all test-faults test-faults-sample test-clusters check bench lock clean
 
 help:
-	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 3 minutes)"
+	@echo "make demo       the whole way on synthetic voices, into ./demo (1 to 2 minutes)"
 	@echo "make test       a fair sample of the tests (3 minutes on two cores)"
-	@echo "make test-all   all of them that run anywhere (15 minutes)"
+	@echo "make test-all   all of them that run anywhere (12 minutes)"
 	@echo "make test-faults  kills, full disks, broken stores, 10,000 files (an hour); test-faults-sample: 10 minutes of it"
 	@echo "make test-clusters  real sshd, Slurm, network namespaces, stores, where they are installed (10 minutes)"
 	@echo "make check      linter, types, import rules"
@@ -25,7 +25,8 @@ help:
 setup: $(READY)
 ifeq ($(origin PYTHON),command line)
 	@asked=$$("$(PYTHON)" $(VERSION) 2>/dev/null) || \
-	{ echo "$(or $(PYTHON),PYTHON=) does not run, expected $(EXPECTED): make PYTHON=/path/to/python3.13" >&2; exit 1; }; there=$$($(BIN)/python $(VERSION)); test "$$asked" = "$$there" || \
+	{ echo "$(or $(PYTHON),PYTHON=) does not run, expected $(EXPECTED): make PYTHON=/path/to/python3.13" >&2; exit 1; }; \
+	there=$$($(BIN)/python $(VERSION)); test "$$asked" = "$$there" || \
 	{ echo "$(VENV) is Python $$there, $(PYTHON) is $$asked: add VENV=.venv-$$asked, or make clean first" >&2; exit 1; }
 endif
 
