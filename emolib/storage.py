@@ -20,7 +20,6 @@ AnyPath: TypeAlias = str | os.PathLike[str] | UPath
 
 # The extra of emolib that brings the package of a file system.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
-_LOCAL = ("file", "local")
 _URL = re.compile(r"(?:[a-z][\w+.-]*::)*[a-z][\w+.-]*://", re.IGNORECASE)
 _LINK = re.compile(rf"::(?={_URL.pattern})", re.IGNORECASE)  # of a chain
 # Folders of ext4, and of NTFS and exFAT, at the top of a file system.
@@ -137,7 +136,7 @@ def is_same(path: AnyPath, other: AnyPath) -> bool:
 
 def is_local(path: UPath) -> bool:
     """Return whether a path lies on a file system of this machine."""
-    return path.protocol in ("", *_LOCAL)
+    return path.protocol in ("", "file", "local")
 
 
 def below(root: AnyPath, name: str) -> UPath:

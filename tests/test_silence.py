@@ -118,7 +118,7 @@ pathlib.Path("/etc/resolv.conf").exists() and open("/etc/resolv.conf")
 def test_what_is_not_silent_is_found(tmp_path: Path) -> None:
     found = trespasses([sys.executable, "-c", _TRESPASSES], tmp_path)
     assert f"{tmp_path}/home/id" in found
-    assert f"{tmp_path}/work/left" in found
+    assert f"{tmp_path}/cwd/left" in found
     require_strace()
     assert f"rename {tmp_path}/tmp-moved" in found
     assert "connect 192.0.2.1" in found

@@ -53,10 +53,10 @@ def trespasses(command: Sequence[str], place: Path, *, asked: str = "", home: Pa
     home
         The home folder; an empty one, if not given.
     """
-    folders = {name: place / name for name in ("home", "work", "tmp", "out")}
+    folders = {name: place / name for name in ("home", "cwd", "tmp", "out")}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
-    home, work = home or folders["home"], folders["work"]
+    home, work = home or folders["home"], folders["cwd"]
     before = _files(home)
     trace = place / "trace"
     tracing = (*_strace(), "-o", str(trace)) if _strace() else ()
