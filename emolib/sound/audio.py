@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from emolib.config import HeaderlessFormat
 from emolib.errors import AudioError, Code
 from emolib.sound.decoders import Decoder, Piece, decoding
 from emolib.sound.headers import AudioInfo, slack
+from emolib.sound.resampling import resample, resampled, resampled_length
 from emolib.sound.source import OpenFile, one_line
+from emolib.sound.timeline import MAX_GAP_S
 from emolib.storage import AnyPath
 
 __all__ = ["Audio", "AudioInfo", "AudioStream", "probe", "read", "resample", "resampled_length", "stream"]
@@ -121,25 +122,14 @@ class AudioStream:
     def _decode(self) -> Iterator[NDArray[np.float32]]:
         try:
             yield from _cut(self._resampled(), self.info.channels)
-            self._verdict = self._judge.verdict(self._decoder.fault)
+            self._verdict = self._judge.verdict(self._decoder)
         finally:
             self._source.check()
 
     def _resampled(self) -> Iterator[Piece]:
-        rate, channels = self.info.sampling_rate, self.info.channels
-        if rate == self.sampling_rate:
-            yield from map(self._judge.sound, self._decoder.pieces())
-            return
-        # The streaming form gives the same bits whatever the size of the pieces, and never holds the original.
-        resampler = soxr.ResampleStream(rate, self.sampling_rate, channels, dtype="float32", quality=soxr.HQ)
-        length = 0
-        for piece in self._decoder.pieces():
-            made = resampler.resample_chunk(self._judge.sound(piece))
-            length += len(made)
-            yield np.clip(made, -1, 1, out=made)
-        made = resampler.resample_chunk(np.empty((0, channels), np.float32), last=True)[: self._length() - length]
-        yield np.clip(made, -1, 1, out=made)
-        yield np.zeros((self._length() - length - len(made), channels), np.float32)
+        rates = {"source_rate": self.info.sampling_rate, "target_rate": self.sampling_rate}
+        for piece in resampled(map(self._judge.sound, self._decoder.pieces()), self.info.channels, **rates):
+            yield piece if self.info.sampling_rate == self.sampling_rate else np.clip(piece, -1, 1, out=piece)
 
 
 def _cut(pieces: Iterator[Piece], channels: int) -> Iterator[NDArray[np.float32]]:
@@ -163,7 +153,11 @@ def _cut(pieces: Iterator[Piece], channels: int) -> Iterator[NDArray[np.float32]
 
 @contextmanager
 def stream(
-    source: AnyPath, *, sampling_rate: int | None = None, headerless: Mapping[str, HeaderlessFormat] | None = None
+    source: AnyPath,
+    *,
+    sampling_rate: int | None = None,
+    headerless: Mapping[str, HeaderlessFormat] | None = None,
+    max_gap_s: float = MAX_GAP_S,
 ) -> Iterator[AudioStream]:
     """Decode a recording block by block, and resample it where another rate is asked for.
 
@@ -179,6 +173,8 @@ def stream(
         By suffix, in lower case and with its dot (empty: a name without one), the format of files that have no header
         (see `emolib.config.parse_headerless`). It is used only where no decoder recognises the content; bare MP3 and
         AAC frames, which telephone sound may resemble by chance, are recognised if they decode without a fault.
+    max_gap_s
+        Seconds; a longer gap between time stamps is not filled with silence.
 
     Raises
     ------
@@ -195,7 +191,7 @@ def stream(
     >>> shapes, sound.decoded_s, str(sound.code), sound.message
     ([(2, 65536), (2, 34464)], 12.5, 'ok', 'all samples are zero')
     """
-    with decoding(source, headerless) as (file, decoder):
+    with decoding(source, headerless, max_gap_s=max_gap_s) as (file, decoder):
         yield AudioStream(file, decoder, sampling_rate)
 
 
@@ -252,33 +248,6 @@ def read(
     return Audio(sound.info, signal, sound.sampling_rate, sound.code, sound.message)
 
 
-def resampled_length(frames: int, source_rate: int, target_rate: int) -> int:
-    """Return how many samples `read` makes of a number of decoded ones.
-
-    Examples
-    --------
-    >>> resampled_length(44_101, 44_100, 8000)
-    8001
-    """
-    return -(-frames * target_rate // source_rate)
-
-
-def resample(signal: NDArray[np.float32], *, source_rate: int, target_rate: int) -> NDArray[np.float32]:
-    """Return a signal `(sample,)` at another rate, in Hz: what `read` makes of a whole one, but not clipped.
-
-    Examples
-    --------
-    >>> resample(np.zeros(44_101, np.float32), source_rate=44_100, target_rate=8000).shape
-    (8001,)
-    """
-    if source_rate == target_rate:
-        return signal
-    resampler = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality=soxr.HQ)
-    made = resampler.resample_chunk(np.ascontiguousarray(signal, np.float32), last=True)
-    length = resampled_length(len(signal), source_rate, target_rate)
-    return np.pad(made[:length], (0, max(0, length - len(made))))
-
-
 class _Judge:
     """Watch the samples of a decode go by, make them fit to use, and say at the end what they were."""
 
@@ -306,8 +275,9 @@ class _Judge:
         self._peak = max(self._peak, peak)
         return piece
 
-    def verdict(self, fault: str) -> tuple[Code, str]:
-        """Return the code and the message of the whole decode; `fault` says why it ended early."""
+    def verdict(self, decoder: Decoder) -> tuple[Code, str]:
+        """Return the code and the message of the whole decode."""
+        fault = decoder.fault
         info = self._info
         claim = "" if not info.duration_s else f"; the {info.codec} header claims {info.duration_s:.2f} s"
         if not self.frames and fault:
@@ -319,8 +289,9 @@ class _Judge:
         if self._wild > (_MAX_WILD * samples if stored_as_floats else 0):
             found = f"{self._wild} of {samples} samples are not finite or beyond {_MAX_PEAK:g} times full scale"
             raise AudioError(Code.CORRUPT, f"{found}, expected within -1 to 1")
-        short = info.frames is not None and info.frames - self.frames > slack(info.frames, info.sampling_rate)
-        facts = [*self._length(fault, short=short), fault, *self._levels(samples)]
+        missing = 0 if info.frames is None else info.frames - decoder.left_out - self.frames
+        short = info.frames is not None and missing > slack(info.frames, info.sampling_rate)
+        facts = [*self._length(fault, short=short), fault, decoder.remark, *self._levels(samples)]
         return (Code.TRUNCATED if short or fault else Code.OK), one_line("; ".join(filter(None, facts)))
 
     def _length(self, fault: str, *, short: bool) -> Iterator[str]:

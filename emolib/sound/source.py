@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from upath import UPath
@@ -27,11 +28,12 @@ class OpenFile:
 
     It has no name, since they also guess the format from that. And it keeps what a read raises: the callbacks of a C
     library cannot pass it on, so that a flaky network would look like the end of the file. A file of up to `at_once`
-    bytes is held in memory.
+    bytes is held in memory. `again` opens the same file once more, with a position of its own.
     """
 
-    def __init__(self, file: Any, *, at_once: int = 0) -> None:
+    def __init__(self, file: Any, *, at_once: int = 0, again: Callable[[], AbstractContextManager[OpenFile]]) -> None:
         self._file = file
+        self.again = again
         self._failure: BaseException | None = None
         self.size = int(file.seek(0, 2))
         if self.size <= at_once:
@@ -124,7 +126,7 @@ def opened(place: UPath) -> Iterator[OpenFile]:
         raise unreadable(one_line(message), error) from error
     with file:
         try:
-            source = OpenFile(file, at_once=at_once)
+            source = OpenFile(file, at_once=at_once, again=partial(opened, place))
         except OSError as error:
             message = f"the size of the file cannot be found: {error.strerror or error}"
             raise unreadable(one_line(message), error) from error

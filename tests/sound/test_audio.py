@@ -144,15 +144,19 @@ def put(folder: Path, data: bytes, name: str = "x.bin") -> Path:
     return path
 
 
+# By FFmpeg's name of an encoding, that of the encoder at hand.
+ENCODINGS = {"flac": "PCM_16", "vorbis": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
+
+
 @pytest.mark.parametrize(
     ("container", "encoding", "name", "tolerance"),
     [
         ("WAV", "PCM_16", "a.mp3", 1e-3),
         ("WAV", "ULAW", "a.ogg", 0.03),
-        ("FLAC", "PCM_16", "a.wav", 1e-3),
-        ("OGG", "VORBIS", "a.wav", 0.05),
-        ("OGG", "OPUS", "a.txt", 0.05),
-        ("MP3", "MPEG_LAYER_III", "a.gsm", 0.05),
+        ("FLAC", "flac", "a.wav", 1e-3),
+        ("OGG", "vorbis", "a.wav", 0.05),
+        ("OGG", "opus", "a.txt", 0.05),
+        ("MP3", "mp3", "a.gsm", 0.05),
         ("AIFF", "PCM_24", "a.wav", 1e-3),
         ("AU", "PCM_16", "a.raw", 1e-3),
         ("NIST", "PCM_16", "a", 1e-3),
@@ -163,14 +167,22 @@ def test_content_decides_and_not_the_name(
     tmp_path: Path, container: str, encoding: str, name: str, tolerance: float
 ) -> None:
     signal = tone(channels=2)
-    path = put(tmp_path, encode(signal, container=container, encoding=encoding), name)
+    path = put(tmp_path, encode(signal, container=container, encoding=ENCODINGS.get(encoding, encoding)), name)
     decoded = audio.read(path)
+    rate = 48_000 if encoding == "opus" else RATE  # it is decoded at no other
     assert (decoded.code, decoded.message) == (Code.OK, "")
-    assert (decoded.info.sampling_rate, decoded.info.channels, decoded.info.frames) == (RATE, 2, len(signal))
+    assert (decoded.info.sampling_rate, decoded.info.channels, decoded.info.frames) == (
+        rate,
+        2,
+        len(signal) * rate // RATE,
+    )
     assert decoded.info.codec == f"{container}/{encoding}".lower()
-    assert decoded.info.duration_s == decoded.decoded_s == 2.0
-    assert decoded.signal.shape == (2, len(signal))
-    np.testing.assert_allclose(decoded.signal[:, 2000:-2000], signal.T[:, 2000:-2000], atol=tolerance)
+    assert decoded.info.duration_s == 2.0
+    # FFmpeg takes the start of Vorbis to lie a block later than it does, and cuts the end by as much.
+    assert decoded.decoded_s == pytest.approx(2.0, abs=0.02 if encoding == "vorbis" else 0)
+    decoded = audio.read(path, sampling_rate=RATE)
+    length = decoded.signal.shape[1]
+    np.testing.assert_allclose(decoded.signal[:, 2000:-2000], signal.T[:, 2000 : length - 2000], atol=tolerance)
     assert audio.probe(path) == decoded.info
 
 
@@ -203,7 +215,7 @@ def test_mp3_read_in_blocks_is_the_mp3_read_whole(tmp_path: Path) -> None:
     signal = (tone(4.0) + 0.1 * rng.standard_normal((4 * RATE, 1))).astype(np.float32)
     path = put(tmp_path, encode(signal, container="MP3"))
     whole, _ = soundfile.read(path, dtype="float32")
-    np.testing.assert_allclose(audio.read(path).signal[0], whole, atol=1e-6)
+    np.testing.assert_allclose(audio.read(path).signal[0], whole, atol=1e-5)
 
 
 def test_object_store(tmp_path: Path) -> None:
@@ -311,7 +323,8 @@ def test_damage_in_the_middle_of_an_ogg_is_noticed(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 0xFF
     code, message = outcome(put(tmp_path, bytes(data)))
     assert code is Code.TRUNCATED
-    assert message.endswith("of the 20.00 s that the header claims")
+    assert message.startswith("decoded 20.00 s; 0.9")
+    assert message.endswith(" s of sound are lost in 1 place(s), the first at 9.22 s, left silent")
 
 
 def wav(*, channels: int = 1, rate: int = 8000, data: bytes = bytes(16_000), claimed: int | None = None) -> bytes:

@@ -1,0 +1,317 @@
+"""What FFmpeg makes of an open file: all of its sound tracks, at the times that the container says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from itertools import chain
+from typing import cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from emolib.errors import AudioError, Code
+from emolib.sound.headers import AudioInfo
+from emolib.sound.resampling import resampled
+from emolib.sound.source import OpenFile
+from emolib.sound.timeline import Stamped, Timeline
+
+# FFmpeg also guesses, by weak signs and by name, and has formats that make it open other files (playlists). It may try
+# only those that content identifies.
+FORMATS = "mov,matroska,asf,avi,flv,mpegts,wav,w64,aiff,au,caf,ogg,flac,mp3,aac,amr,nistsphere,voc,wv,ape"
+
+_PIECE = 2**16  # samples; the most that a decoder hands out at once
+_WITHOUT_LENGTH = {"aac", "amr", "mp3", "mpegts"}  # FFmpeg estimates the duration of these from the bit rate
+# Their time lines begin at 0. Those of the others begin where a stream was joined, and only differences count.
+_BEGIN_AT_ZERO = {"matroska", "mov", "avi"}
+# Their samples follow each other without a gap: where the stamps have one, sound was lost.
+_WITHOUT_GAPS = {
+    "ogg",
+    "flac",
+    "mp3",
+    "aac",
+    "amr",
+    "wav",
+    "w64",
+    "aiff",
+    "au",
+    "caf",
+    "nistsphere",
+    "voc",
+    "wv",
+    "ape",
+}
+_FULL_SCALE = {"s16": 2.0**-15, "s32": 2.0**-31, "flt": 1.0}
+_MAX_PLANES = 8  # PyAV crashes at more
+
+
+class FFmpegDecoder:
+    """All sound tracks of a file, side by side; where it has no header, the `raw` format says what it is.
+
+    Parameters
+    ----------
+    source
+        The open file.
+    formats
+        Those that may be tried, joined by commas.
+    streamed
+        Whether the header was written before the length was known.
+    max_gap_s
+        Seconds; a longer gap between time stamps is not filled.
+
+    Raises
+    ------
+    av.FFmpegError
+        If it does not open.
+    AudioError
+        If there is no sound in it, or none that can be decoded.
+    """
+
+    def __init__(
+        self, source: OpenFile, *, formats: str, streamed: bool = False, raw: str | None = None, max_gap_s: float
+    ) -> None:
+        self.fault = self.remark = ""
+        self.left_out = 0
+        self._streamed = streamed
+        self._opened = ExitStack()
+        with ExitStack() as opened:
+            first = opened.enter_context(_Track(source, 0, formats, raw, max_gap_s))
+            self._tracks = [first]
+            for number in range(1, first.count):
+                again = opened.enter_context(source.again())  # with its own place, whatever lies between the tracks
+                self._tracks.append(opened.enter_context(_Track(again, number, formats, raw, max_gap_s)))
+            self._opened = opened.pop_all()
+        self._rate = max(track.sampling_rate for track in self._tracks)
+        self._channels = sum(track.channels for track in self._tracks)
+        self.info = AudioInfo(first.codec, self._rate, self._channels, self._claimed())
+
+    def _claimed(self) -> int | None:
+        if self._streamed or self._tracks[0].format in _WITHOUT_LENGTH:
+            return None
+        seconds = [track.claimed_s for track in self._tracks]
+        return None if None in seconds else round(max(cast("list[float]", seconds)) * self._rate)
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the samples of all tracks, ``(sample, channel)``."""
+        if len(self._tracks) == 1:
+            yield from _gathered(self._tracks[0].pieces())
+        else:
+            yield from self._side_by_side()
+        faults = [track.fault for track in self._tracks]
+        if any(track.is_refused for track in self._tracks):
+            raise AudioError(Code.CORRUPT, f"damaged sound found, expected whole: {'; '.join(filter(None, faults))}")
+        self.fault = "; ".join(filter(None, [self.fault, *self._numbered(faults)]))
+        self.left_out = round(max(track.unfilled_s for track in self._tracks) * self._rate)
+        several = [f"{len(self._tracks)} sound tracks"] if len(self._tracks) > 1 else []
+        self.remark = "; ".join([*several, *self._numbered([track.remark for track in self._tracks])])
+
+    def _numbered(self, facts: Iterable[str]) -> list[str]:
+        several = len(self._tracks) > 1
+        return [f"track {number}: {fact}" if several else fact for number, fact in enumerate(facts) if fact]
+
+    def _side_by_side(self) -> Iterator[NDArray[np.float32]]:
+        """Yield all tracks as channels at one rate; one that ends before the others is silent from there on."""
+        parts = [
+            _gathered(
+                resampled(track.pieces(), track.channels, source_rate=track.sampling_rate, target_rate=self._rate)
+            )
+            for track in self._tracks
+        ]
+        waiting = [np.empty((0, track.channels), np.float32) for track in self._tracks]
+        ended = [False] * len(parts)
+        while True:
+            for number, part in enumerate(parts):
+                while not ended[number] and not len(waiting[number]):
+                    found = next(part, None)
+                    if found is None:
+                        ended[number] = True
+                    else:
+                        waiting[number] = found
+            if all(ended) and not any(map(len, waiting)):
+                return
+            length = min(len(held) for held, over in zip(waiting, ended, strict=True) if not over or len(held))
+            piece = np.zeros((length, self._channels), np.float32)
+            channel = 0
+            for number, held in enumerate(waiting):
+                piece[: len(held), channel : channel + held.shape[1]] = held[:length]
+                waiting[number] = held[length:]
+                channel += held.shape[1]
+            yield piece
+
+    def close(self) -> None:
+        """Let go of what the decoder holds."""
+        self._opened.close()
+
+
+class _Track(AbstractContextManager["_Track"]):
+    """One sound track of a file, decoded for itself: tracks may lie far apart in a file, and memory stays flat."""
+
+    def __init__(self, source: OpenFile, number: int, formats: str, raw: str | None, max_gap_s: float) -> None:
+        source.seek(0)
+        self._container = av.open(
+            source, "r", format=raw, metadata_errors="replace", options={"format_whitelist": formats}
+        )
+        try:
+            self._open(number, max_gap_s)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self, number: int, max_gap_s: float) -> None:
+        self.format = self._container.format.name.split(",")[0]
+        self.fault = self.remark = ""
+        streams = self._container.streams.audio
+        self.count = len(streams)
+        if not streams:
+            raise AudioError(Code.EMPTY, f"a {self.format} file without a sound track")
+        self._stream = streams[number]
+        context: av.AudioCodecContext | None = self._stream.codec_context
+        if context is None:
+            track = f"track {number} of " if self.count > 1 else ""
+            raise AudioError(Code.UNSUPPORTED, f"{track}a {self.format} file in an encoding that no decoder knows")
+        if self.format == "flac":  # FFmpeg takes damaged frames for sound where nobody asks for the checksums
+            context.options = {"err_detect": "crccheck+explode"}
+        self.claimed_s: float | None = None
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            self.claimed_s = float(self._stream.duration * self._stream.time_base)
+        elif self._container.duration is not None:
+            self.claimed_s = self._container.duration / av.time_base
+        if self.format == "ogg" and context.name == "opus" and self.claimed_s:
+            # What the decoder is to leave out at the start, in samples at 48 kHz (RFC 7845).
+            self.claimed_s -= int.from_bytes((context.extradata or b"")[10:12], "little") / 48_000
+        self.codec = f"{self.format}/{context.name.removesuffix('float')}"
+        self.sampling_rate, self.channels = context.sample_rate, context.channels
+        self._packets = self._damaged = 0
+        self._damaged_s = self._decoded_s = 0.0  # where the first damaged packet is; seconds decoded so far
+        self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
+        self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
+        self._kept_s = 0.0
+        self._frames = self._decode()
+        # Only the first frame says what comes out: AAC may carry twice the rate and two channels for its header's one.
+        first = next(self._frames, None)
+        if first is not None:
+            self.sampling_rate, self.channels = first.sample_rate, first.layout.nb_channels
+            self._frames = chain([first], self._frames)
+        self._origin_s = 0.0
+        if self.format in _WITHOUT_GAPS and first is not None:  # FFmpeg stamps the start of Vorbis a block too late
+            self._origin_s = float((first.pts or 0) * (first.time_base or 0))
+        elif self.format not in _BEGIN_AT_ZERO and self._container.start_time is not None:
+            self._origin_s = self._container.start_time / av.time_base
+        self._line = Timeline(self.sampling_rate, self.channels, max_gap_s=max_gap_s)
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Yield its samples and the silence between them."""
+        yield from self._line.pieces(self._stamped())
+        self._sum_up()
+
+    @property
+    def unfilled_s(self) -> float:
+        """Seconds of the gaps that were too long to be filled with silence."""
+        return self._line.unfilled_s
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether more of it is damaged than whole.
+
+        An elementary stream has no header, only sync words; telephone noise holds some by chance.
+        """
+        return self._damaged > self._packets / 2 or sum(self._other.values()) > self._kept_s
+
+    def _decode(self) -> Iterator[av.AudioFrame]:
+        try:
+            for packet in self._container.demux(self._stream):
+                self._packets += 1
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    if _is_header(packet):
+                        self._headers_s += float((packet.duration or 0) * (packet.time_base or 0))
+                    else:
+                        self._damaged_s = self._damaged_s if self._damaged else self._decoded_s
+                        self._damaged += 1
+                    continue
+                for frame in frames:
+                    self._decoded_s += frame.samples / max(frame.sample_rate, 1)
+                    yield frame
+        except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
+            self.fault = f"then the decoder failed: {getattr(error, 'strerror', 'the data are damaged')}"
+
+    def _stamped(self) -> Iterator[Stamped]:
+        to_float = av.AudioResampler(format="flt")  # interleaved: PyAV crashes at more than eight planes
+        kind = (self.channels, self.sampling_rate)
+        for frame in self._frames:
+            found = (frame.layout.nb_channels, frame.sample_rate)
+            if found != kind:
+                name = f"{found[0]} channel(s) at {found[1]} Hz"
+                self._other[name] = self._other.get(name, 0.0) + frame.samples / max(found[1], 1)
+                continue
+            self._kept_s += frame.samples / self.sampling_rate
+            stamp = None
+            if frame.pts is not None and frame.time_base is not None:
+                stamp_s = float(frame.pts * frame.time_base) - self._origin_s - self._headers_s
+                stamp = round(stamp_s * self.sampling_rate)
+            scale = _FULL_SCALE.get(frame.format.name.removesuffix("p"))
+            if scale is not None and self.channels <= _MAX_PLANES:
+                yield stamp, _samples(frame, scale)
+                continue
+            for part in to_float.resample(frame):
+                yield stamp, cast("NDArray[np.float32]", part.to_ndarray()).reshape(-1, self.channels)
+                stamp = None
+
+    def _sum_up(self) -> None:
+        line, rate = self._line, self.sampling_rate
+        faults, remarks = [self.fault], []
+        at = "" if line.first_s is None else f" at {line.first_s:.2f} s"
+        if self._damaged:
+            faults.append(
+                f"{self._damaged} of {self._packets} packets are damaged, the first at {self._damaged_s:.2f} s"
+            )
+        if line.gaps:
+            silent = f"{line.gap_s:.2f} s {{}} in {line.gaps} place(s), the first{at}, left silent"
+            if self.format in _WITHOUT_GAPS:
+                faults.append(silent.format("of sound are lost"))
+            else:
+                remarks.append(silent.format("have no sound"))
+        if line.moved:
+            remarks.append(
+                f"time stamps go back {line.moved} time(s){at}, by {line.moved_s:.2f} s: the sound follows on"
+            )
+        if line.unfilled:
+            remarks.append(f"gap(s) of {line.unfilled_s / 3600:.1f} h in the time stamps, the first{at}, not filled")
+        faults += [
+            f"{seconds:.2f} s of {kind} left out, expected {self.channels} channel(s) at {rate} Hz"
+            for kind, seconds in self._other.items()
+        ]
+        self.fault, self.remark = "; ".join(filter(None, faults)), "; ".join(remarks)
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+
+def _is_header(packet: av.Packet) -> bool:
+    """Return whether a packet is the Info frame of one more MP3: it holds no sound, and need not decode."""
+    head = bytes(packet)[:64] if packet.size else b""
+    return b"Info" in head or b"Xing" in head
+
+
+def _samples(frame: av.AudioFrame, scale: float) -> NDArray[np.float32]:
+    found = frame.to_ndarray()
+    samples = found.T if frame.format.is_planar else found.reshape(-1, frame.layout.nb_channels)
+    if scale == 1.0:
+        return cast("NDArray[np.float32]", samples)
+    return np.multiply(samples, np.float32(scale), dtype=np.float32)
+
+
+def _gathered(parts: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Yield the same samples in fewer pieces."""
+    waiting: list[NDArray[np.float32]] = []
+    held = 0
+    for part in parts:
+        waiting.append(part)
+        held += len(part)
+        if held >= _PIECE:
+            yield np.concatenate(waiting)
+            waiting, held = [], 0
+    if waiting:
+        yield np.concatenate(waiting)

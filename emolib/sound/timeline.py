@@ -1,0 +1,140 @@
+"""Put decoded frames where their time stamps say: silence where there are none, nothing thrown away.
+
+Containers stamp their packets. A recorder that is muted, or that sends nothing while nobody speaks (discontinuous
+transmission), leaves a gap in the stamps and no samples; without the silence, all that follows would lie too early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stamped: TypeAlias = tuple[int | None, NDArray[np.float32]]
+"""A frame: the sample at which it begins by its time stamp, None without one, and its samples (sample, channel)."""
+
+MAX_GAP_S = 3600.0
+"""A gap longer than this is a wrong time stamp rather than silence, where nothing else is said."""
+
+_JITTER_S = 0.02
+_PIECE = 2**16  # samples of silence at once
+_MAX_HELD_S = 10.0
+
+
+class Timeline:
+    """The time line of one sound track; iterate over `pieces` once, then look at what was done.
+
+    A stamp may differ by less than 20 ms from the end of the sound before it: that is jitter, and nothing is moved. A
+    single frame whose stamp fits neither what is before it nor what is behind it follows what is before it.
+
+    Parameters
+    ----------
+    sampling_rate
+        In Hz.
+    channels
+        Of the frames.
+    max_gap_s
+        Seconds; a longer gap is not filled.
+
+    Attributes
+    ----------
+    gaps, gap_s
+        How many gaps were filled with silence, and their seconds.
+    moved, moved_s
+        How often stamps went back, so that sound was put behind what was there, and by how many seconds in all.
+    unfilled, unfilled_s
+        How many gaps were too long to be filled, and their seconds.
+    first_s
+        Where the first of all these is, in seconds.
+
+    Examples
+    --------
+    >>> frame = np.ones((800, 1), np.float32)
+    >>> line = Timeline(8000, 1)
+    >>> [len(piece) for piece in line.pieces([(0, frame), (800, frame), (9600, frame), (10_400, frame)])]
+    [800, 800, 8000, 800, 800]
+    >>> line.gaps, line.gap_s, line.first_s
+    (1, 1.0, 0.2)
+    """
+
+    def __init__(self, sampling_rate: int, channels: int, *, max_gap_s: float = MAX_GAP_S) -> None:
+        self.gaps = self.moved = self.unfilled = 0
+        self.gap_s = self.moved_s = self.unfilled_s = 0.0
+        self.first_s: float | None = None
+        self._rate, self._channels = sampling_rate, channels
+        self._max_gap = max_gap_s * sampling_rate
+        self._jitter = _JITTER_S * sampling_rate
+        self._max_held = _MAX_HELD_S * sampling_rate
+        self._length = 0  # samples handed out
+        # What to add to a stamp to get its place: since stamps went back for the last time, and before they ever did.
+        self._offset = self._first_offset = 0
+
+    def pieces(self, frames: Iterable[Stamped]) -> Iterator[NDArray[np.float32]]:
+        """Yield the samples and the silence between them, in order."""
+        # Frames without a stamp wait for the next that has one: after damage they belong before it, not behind the
+        # last one.
+        held: list[NDArray[np.float32]] = []
+        waiting = 0
+        # Without this, a frame would have to know whether the one behind it agrees.
+        following: Iterator[Stamped] = chain(frames, [(None, np.empty((0, self._channels), np.float32))])
+        for (stamp, samples), (next_stamp, _) in pairwise(following):
+            held.append(samples)
+            waiting += len(samples)
+            if stamp is None and waiting < self._max_held:
+                continue
+            if stamp is not None:
+                expected = None if next_stamp is None else next_stamp - len(samples)
+                yield from self._silence(self._gap_before(stamp, expected, waiting - len(samples)))
+            yield from held
+            self._length += waiting
+            held, waiting = [], 0
+        yield from held
+        self._length += waiting
+
+    def _gap_before(self, stamp: int, expected: int | None, waiting: int) -> int:
+        """Return how many samples are missing before the frames that wait.
+
+        Parameters
+        ----------
+        expected
+            The stamp that this frame would have by that of the next one, None where that has none.
+        waiting
+            Samples of the frames without a stamp before this one.
+        """
+        end = self._length + waiting
+        gap = stamp + self._offset - end
+        if abs(gap) < self._jitter:
+            return 0
+        if expected is not None and abs(expected + self._offset - end) < self._jitter:
+            return 0  # this stamp alone is wrong
+        before = stamp + self._first_offset - end
+        if abs(before) < self._jitter:  # stamps that went back are right again
+            self._offset = self._first_offset
+            return 0
+        if before > 0 and 0 < self._offset - self._first_offset < self._rate:  # not a new start, but clocks that differ
+            self._offset, gap = self._first_offset, before
+        if self.first_s is None:
+            self.first_s = self._length / self._rate
+        if gap < 0:
+            self._offset -= gap
+            self.moved += 1
+            self.moved_s -= gap / self._rate
+            return 0
+        if gap > self._max_gap:
+            self._offset -= gap
+            self.unfilled += 1
+            self.unfilled_s += gap / self._rate
+            return 0
+        self.gaps += 1
+        self.gap_s += gap / self._rate
+        return gap
+
+    def _silence(self, length: int) -> Iterator[NDArray[np.float32]]:
+        self._length += length
+        while length:
+            size = min(length, _PIECE)
+            yield np.zeros((size, self._channels), np.float32)
+            length -= size

@@ -1,0 +1,191 @@
+"""Files whose header claims less than is there: chains, files joined by their bytes, sizes that wrapped."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emolib.errors import AudioError, Code
+from emolib.sound import audio
+from tests.sound.containers import Track, encode, mux, noise, tone
+
+RATE = 8000
+
+
+def read(folder: Path, data: bytes) -> audio.Audio:
+    path = folder / "x"
+    path.write_bytes(data)
+    return audio.read(path)
+
+
+def aac(seconds: float, container: str, rate: int = 16_000) -> bytes:
+    return mux(container, Track("aac", rate, [(0.0, tone(seconds, rate))]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [  # of Ogg, with other rates and codecs; of FLAC, MP3, AIFF, AU, CAF; of WAV; of what only FFmpeg knows
+        (encode(noise(3, RATE), RATE, "OGG", "VORBIS"), encode(tone(2, RATE), RATE, "OGG", "VORBIS")),
+        (encode(noise(3, RATE), RATE, "OGG", "OPUS"), encode(tone(2, RATE), RATE, "OGG", "OPUS")),
+        (encode(noise(3, RATE), RATE, "OGG", "VORBIS"), encode(tone(2, 16_000), 16_000, "OGG", "VORBIS")),
+        (encode(noise(3, RATE), RATE, "OGG", "OPUS"), encode(tone(2, RATE), RATE, "OGG", "VORBIS")),
+        (encode(noise(3, RATE), RATE, "FLAC"), encode(tone(2, RATE), RATE, "FLAC")),
+        (encode(noise(3, RATE), RATE, "FLAC"), encode(tone(2, 16_000), 16_000, "FLAC", "PCM_24")),
+        (encode(noise(3, RATE), RATE, "MP3"), encode(tone(2, RATE), RATE, "MP3")),
+        (encode(noise(3, RATE), RATE, "AIFF"), encode(tone(2, RATE), RATE, "AIFF")),
+        (encode(noise(3, RATE), RATE, "AU"), encode(tone(2, RATE), RATE, "AU", "ULAW")),
+        (encode(noise(3, RATE), RATE, "CAF"), encode(tone(2, RATE), RATE, "CAF")),
+        (encode(noise(3, RATE), RATE, "WAV"), encode(tone(2, RATE), RATE, "WAV")),
+        (encode(noise(3, RATE), RATE, "RF64"), encode(tone(2, RATE), RATE, "RF64")),
+        (encode(noise(3, RATE), RATE, "WAV", "ULAW"), encode(tone(2, RATE), RATE, "WAV", "ULAW")),
+        (encode(noise(3, RATE), RATE, "WAV", "GSM610"), encode(tone(2, RATE), RATE, "WAV", "GSM610")),
+        (aac(3, "adts"), aac(2, "adts")),
+        (aac(3, "mp4"), aac(2, "mp4")),
+        (aac(3, "mpegts"), aac(2, "mpegts")),
+        (
+            mux("webm", Track("libopus", 48_000, [(0.0, tone(3, 48_000))])),
+            mux("webm", Track("libopus", 48_000, [(0.0, tone(2, 48_000))])),
+        ),
+    ],
+    ids=range(18),
+)
+def test_files_joined_by_their_bytes_are_read_whole(tmp_path: Path, first: bytes, second: bytes) -> None:
+    found = read(tmp_path, first + second)
+    assert found.code is Code.OK, found.message
+    lossy = 0.1 if first[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM", b".snd", b"caff") else 0.3
+    assert found.decoded_s == pytest.approx(5, abs=lossy)
+    alone = read(tmp_path, first).signal
+    length = min(alone.shape[1], round(2.9 * found.sampling_rate))
+    np.testing.assert_array_equal(found.signal[:, :length], alone[:, :length])
+    rate = found.sampling_rate
+    end = found.signal[0, -round(1.5 * rate) : -round(0.5 * rate)]
+    assert np.argmax(np.abs(np.fft.rfft(end))) == 440
+    assert end.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("container", "encoding"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16"), ("AIFF", "PCM_16")]
+)
+def test_five_links(tmp_path: Path, container: str, encoding: str) -> None:
+    found = read(tmp_path, 5 * encode(noise(1.5, RATE), RATE, container, encoding))
+    assert (found.code, found.decoded_s) == (Code.OK, pytest.approx(7.5, abs=0.1))
+    assert found.message.endswith("5 streams, one behind the other")
+
+
+@pytest.mark.parametrize(
+    ("container", "encoding"), [("OGG", "VORBIS"), ("FLAC", "PCM_16"), ("WAV", "PCM_16"), ("MP3", "MPEG_LAYER_III")]
+)
+def test_other_channels_behind_are_said(tmp_path: Path, container: str, encoding: str) -> None:
+    mono, stereo = (
+        encode(noise(4 - channels, RATE, channels=channels), RATE, container, encoding) for channels in (1, 2)
+    )
+    found = read(tmp_path, mono + stereo)
+    assert (found.code, found.info.channels) == (Code.TRUNCATED, 1)
+    assert found.decoded_s == pytest.approx(3, abs=0.1)
+    assert any(said in found.message for said in ("not read", "left out, expected 1 channel(s)"))
+
+
+def chunk(name: bytes, body: bytes, length: int | None = None, *, padded: bool = True) -> bytes:
+    return name + struct.pack("<I", len(body) if length is None else length) + body + bytes(len(body) % 2 * padded)
+
+
+def riff(*chunks: bytes, name: bytes = b"RIFF", size: int | None = None) -> bytes:
+    body = b"WAVE" + b"".join(chunks)
+    return name + struct.pack("<I", len(body) if size is None else size) + body
+
+
+FORM = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16))
+PCM = (9000 * np.sin(np.arange(10 * RATE) / 7)).astype("<i2").tobytes()
+
+
+def ds64(riff_size: int = 0, data_size: int = 0) -> bytes:
+    return chunk(b"ds64", struct.pack("<QQQI", riff_size, data_size, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        riff(FORM, chunk(b"data", PCM[:32_000]), chunk(b"data", PCM[32_000:])),
+        riff(FORM, chunk(b"data", PCM[:32_000]), chunk(b"LIST", b"INFO"), chunk(b"data", PCM[32_000:])),
+        riff(FORM, *[chunk(b"data", PCM[start : start + 16_000]) for start in range(0, len(PCM), 16_000)]),
+        riff(FORM, chunk(b"junk", b"odd"), chunk(b"data", PCM)),
+        riff(FORM, chunk(b"junk", b"odd", padded=False), chunk(b"data", PCM)),
+        riff(FORM, chunk(b"data", PCM), chunk(b"LIST", b"INFOodd", padded=False)),
+        riff(ds64(), FORM, chunk(b"data", PCM, 0xFFFF_FFFF), name=b"RF64", size=0xFFFF_FFFF),
+        riff(ds64(), FORM, chunk(b"data", PCM, 0), name=b"RF64", size=0),
+        riff(ds64(0, len(PCM)), FORM, chunk(b"data", PCM, 0xFFFF_FFFF), name=b"RF64", size=0xFFFF_FFFF),
+        riff(ds64(0, len(PCM)), FORM, chunk(b"data", PCM, 0xFFFF_FFFF), name=b"BW64", size=0xFFFF_FFFF),
+        riff(FORM, chunk(b"data", PCM, 0), size=0),
+        riff(FORM, chunk(b"data", PCM, 0xFFFF_FFFF), size=0xFFFF_FFFF),
+        riff(FORM, chunk(b"data", PCM), size=36),
+        riff(FORM, chunk(b"data", PCM)) + bytes(10_000),
+    ],
+    ids=[
+        "two",
+        "list-between",
+        "ten",
+        "odd-chunk",
+        "odd-unpadded",
+        "odd-at-the-end",
+        "ds64-zero",
+        "rf64-zeros",
+        "rf64",
+        "bw64",
+        "zeros",
+        "open",
+        "short-riff",
+        "padding",
+    ],
+)
+def test_wav_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
+    found = read(tmp_path, data)
+    assert found.code is Code.OK, found.message
+    np.testing.assert_array_equal(found.signal[0], np.frombuffer(PCM, "<i2") / np.float32(2**15))
+
+
+def test_big_endian_wav_in_two_chunks(tmp_path: Path) -> None:
+    form = b"fmt " + struct.pack(">IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16)
+    halves = [np.frombuffer(PCM, "<i2")[part].astype(">i2").tobytes() for part in (slice(30_000), slice(30_000, None))]
+    body = b"WAVE" + form + b"".join(b"data" + struct.pack(">I", len(half)) + half for half in halves)
+    found = read(tmp_path, b"RIFX" + struct.pack(">I", len(body)) + body)
+    assert found.code is Code.OK
+    np.testing.assert_array_equal(found.signal[0], np.frombuffer(PCM, "<i2") / np.float32(2**15))
+
+
+def test_what_lies_behind_the_sound_is_said(tmp_path: Path) -> None:
+    sound = riff(FORM, chunk(b"data", PCM))
+    for much, code in ((1000, Code.OK), (50_000, Code.TRUNCATED)):
+        found = read(tmp_path, sound + b"\xa5" * much)
+        assert (found.code, found.decoded_s) == (code, 10.0)
+        assert f"{much} bytes that no header tells of lie behind the sound, not read" in found.message
+    other = encode(noise(2, 16_000), 16_000, "WAV")
+    found = read(tmp_path, sound + other)
+    assert found.code is Code.TRUNCATED
+    assert f"{len(other)} bytes of WAV in another format lie behind the sound, not read" in found.message
+
+
+def test_a_size_that_wrapped(tmp_path: Path) -> None:
+    """A file of 4 GiB and a second, nearly all of it a hole on the disk."""
+    length = 2**32 + 2 * RATE
+    path = tmp_path / "x"
+    head = riff(FORM, b"data" + struct.pack("<I", length % 2**32), size=(length + 36) % 2**32)
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + length)
+        file.seek(len(head) + 2 * RATE)
+        file.write(b"\x01\x02\x03\xff" * 100)  # sound, where the size says that there is none any more
+    assert audio.probe(path).frames == length // 2
+
+
+def test_a_second_stream_that_is_damaged_is_said(tmp_path: Path) -> None:
+    first, second = encode(noise(2, RATE), RATE, "FLAC"), bytearray(encode(noise(2, RATE), RATE, "FLAC"))
+    second[8:42] = b"\xff" * 34
+    try:
+        found = read(tmp_path, first + bytes(second))
+    except AudioError as error:
+        pytest.fail(f"the first stream was lost: {error}")
+    assert found.code is Code.TRUNCATED
+    assert found.decoded_s == pytest.approx(2, abs=0.6)
