@@ -139,6 +139,9 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
+DECODING_VERSION = 2
+"""Raised whenever other samples may come out of a file: what was begun with another version is not continued."""
+
 CLEAN = "clean"
 """Among the variants of an utterance (see `emolib.sound.variants`), the recording as it is: every store has it."""
 
@@ -239,6 +242,8 @@ class ScoringConfig(Settings):
         Keep the gender in the labels of a task that has it (`emotion2`).
     headerless
         By suffix, in lower case and with its dot (empty: a name without one), the format of files without a header.
+    max_gap_s
+        Seconds; a gap between the time stamps of a recording is filled with silence unless it is longer.
     priors
         Share of each emotion in the archive, for which the probabilities are corrected (see `emolib.learning.priors`);
         empty: they stay as the model gives them. They are given and never estimated while scoring: what a window gets
@@ -255,6 +260,7 @@ class ScoringConfig(Settings):
     min_speech_s: float = Field(default=0.4, ge=0)
     expose_gender: bool = False
     headerless: dict[str, HeaderlessFormat] = {}
+    max_gap_s: float = Field(default=3600.0, ge=0, le=7 * 86_400)
     priors: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     known_audio: KnownAudioFile | None = None
 

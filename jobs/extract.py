@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from emolib import corpora as corpus_readers
-from emolib.config import PROFILES, Profile, differences
+from emolib.config import DECODING_VERSION, PROFILES, Profile, differences
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.features.extraction import Probe, extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
@@ -98,6 +98,9 @@ def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> Feat
     if opened.fingerprint != settings.fingerprint:
         wrong = differences(settings.fingerprinted(), opened.profile.fingerprinted())
         raise SettingsError(f"{store} has other settings: {wrong}; continue it with --profile {opened.profile.name}")
+    if not opened.complete and opened.decoding_version != DECODING_VERSION:
+        found = f"{store} was begun with decoding version {opened.decoding_version}"
+        raise SettingsError(f"{found}, expected {DECODING_VERSION}: its rows would not match; extract it anew")
     planned, corpora = opened.source, source["corpora"]
     theirs = planned.get("corpora", [])
     if len(corpora) == len(theirs) and all(map(is_same, corpora, theirs)):

@@ -50,6 +50,8 @@ class Options:
     headerless
         What files without a header hold, by suffix, such as .ulaw=ulaw,.g722=g722,.raw=s16le:16000:2 (encoding, rate in
         Hz, channels). Encodings: ulaw, alaw, gsm, s16le, s16be, u8, vox, g722, g726, g726le, g729.
+    max_gap_s
+        Gaps in the time stamps of a recording are silence, unless they are longer than so many seconds.
     pattern
         What the paths of recordings say of their calls: a regular expression with named groups, such as
         `(?P<site>[a-z]+)/(?P<call_id>[0-9]+)_(?P<direction>in|out)`. Names: call_id, date (year, month, day), direction
@@ -99,6 +101,7 @@ class Options:
     priors: str | None = None
     known_audio: str | None = None
     headerless: str | None = None
+    max_gap_s: Annotated[float, Parameter(alias="--max-gap")] = 3600.0
     pattern: str | None = None
     calls_table: str | None = None
     find_duplicates: Annotated[bool, Parameter(negative=())] = False
@@ -135,6 +138,7 @@ class Options:
                 "min_level_dbfs": self.min_level_dbfs,
                 "min_speech_s": self.min_speech_s,
                 "expose_gender": self.expose_gender,
+                "max_gap_s": self.max_gap_s,
                 "headerless": parse_headerless(self.headerless) if self.headerless else {},
                 "priors": spelling.priors(self.priors),
                 "known_audio": _known_audio(self.known_audio),

@@ -21,6 +21,8 @@ from emolib.archive.lock import Lock
 from emolib.archive.overtaking import taken_by_others
 from emolib.archive.promotion import successor
 from emolib.archive.rewriting import make_room
+from emolib.archive.run_settings import decoding_versions
+from emolib.config import differences
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.sound.known_audio import load_known_audio
 from jobs.cluster import connect
@@ -94,7 +96,10 @@ def _while_held(lock: Lock, planned: Iterator[pd.DataFrame]) -> Iterator[pd.Data
 
 def _resume(client: Client, run: ledger.Run, lock: Lock, folder: Path) -> list[ledger.Run]:
     """Finish an interrupted run as it was planned, or close it where its model or known audio is gone."""
+    stored = {name: run.config.scoring_settings.get(name) for name in decoding_versions()}
     try:
+        if differs := differences(stored, decoding_versions()):
+            raise SettingsError(f"it was begun by another emolib: {differs}")
         load_bundle(run.config.model, run.config.model_id)
         if (file := run.config.scoring.known_audio) is not None:
             load_known_audio(file.path, file.known_audio_id)

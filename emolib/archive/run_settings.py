@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emolib.archive.aggregates import labels_of, mistakes, window_config
 from emolib.archive.schemas import SCHEMA_VERSION
 from emolib.archive.shadow import Shadow
-from emolib.config import Limits, Role, ScoringConfig, Settings, differences, fingerprint, parse
+from emolib.config import DECODING_VERSION, Limits, Role, ScoringConfig, Settings, differences, fingerprint, parse
 from emolib.errors import SettingsError
 from emolib.features.windows import window_shape
 from emolib.sound.speech import VERSION
@@ -81,7 +81,7 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
         "abstention_threshold": bundle.abstention_threshold,
         "features": bundle.profile.fingerprinted()["features"],
         "windows": window_config(bundle, config).model_dump(mode="json"),
-        "speech": VERSION,
+        **decoding_versions(),
         "min_level_dbfs": config.min_level_dbfs,
         "min_speech_s": config.min_speech_s,
         "channels": _roles(config.channels),
@@ -91,9 +91,15 @@ def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, An
             for direction in sorted(config.channels_by_direction)
         },
         "roles": None if roles is None else sorted(roles),
+        "max_gap_s": config.max_gap_s,
         "headerless": {suffix: config.headerless[suffix].model_dump() for suffix in sorted(config.headerless)},
         "priors": None if labels.wanted is None else _spelt(labels.classes, labels.wanted),
     }
+
+
+def decoding_versions() -> dict[str, int]:
+    """Return which samples, and what speech in them, this emolib finds: rows that others found are not continued."""
+    return {"decoding_version": DECODING_VERSION, "speech": VERSION}
 
 
 def _roles(channels: Mapping[int, Role]) -> dict[str, Role]:

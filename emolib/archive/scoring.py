@@ -74,8 +74,8 @@ def score_recordings(
     """Score some recordings; one that cannot be read is a row with a code, never an exception.
 
     A recording is scored if one of its channels is. Otherwise its code is the first of these that one of its channels
-    has: `too_short`, `no_speech`, `policy`. Memory holds a block of sound and a batch of windows, however long the
-    recordings are, and their results.
+    has: `too_short`, `no_speech`, `policy`; but `corrupt` where it is damaged and would be one of the first two. Memory
+    holds a block of sound and a batch of windows, however long the recordings are, and their results.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _hear(
 ) -> _Heard:
     _check_version(place, planned)
     rate = pool.bundle.profile.features.sampling_rate
-    with audio.stream(place, sampling_rate=rate, headerless=config.headerless) as sound:
+    with audio.stream(place, sampling_rate=rate, headerless=config.headerless, max_gap_s=config.max_gap_s) as sound:
         roles = channel_roles(sound.info.channels, config, planned.direction)
         channels = [Channel(role, config=config, pool=pool, shadow=shadow, known_audio=known_audio) for role in roles]
         twins = Twins(len(channels))
@@ -245,6 +245,10 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
             shadow.append(_window_table(result.shadow, labels, identity))
     code = next(code for code in _PRECEDENCE if code in messages)
     facts = dict.fromkeys([messages[code], heard.message])  # one of them, where the decode already says it
+    if heard.code is Code.TRUNCATED and code in (Code.TOO_SHORT, Code.NO_SPEECH):
+        # Nothing says that there was nothing to score: damage may have taken it.
+        code, facts = Code.CORRUPT, dict.fromkeys([heard.message, f"of what is left: {messages[code]}"])
+        channels, windows, shadow = [], windows[:1], shadow[:1]
     row |= _ending(code) | {
         "codec": heard.info.codec,
         "sampling_rate": heard.info.sampling_rate,

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from upath import UPath
 from zarr.codecs import ZstdCodec
 
-from emolib.config import CLEAN, Profile, parse
+from emolib.config import CLEAN, DECODING_VERSION, Profile, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
 from emolib.storage import AnyPath, bucket_expected, is_local, names_in, new_folder, remove_folder, resolve, write_bytes
@@ -142,6 +142,7 @@ class FeatureStore:
             "schema_version": SCHEMA_VERSION,
             "settings": profile.model_dump(mode="json"),
             "fingerprint": profile.fingerprint,
+            "decoding_version": DECODING_VERSION,
             "versions": {name: version(name) for name in ("emolib", "numpy", "scipy", "soxr", "soundfile", "zarr")},
             "shard_windows": shard_windows,
             "source": dict(source or {}),
@@ -237,6 +238,12 @@ class FeatureStore:
     def fingerprint(self) -> str:
         """The feature fingerprint of its settings."""
         return str(self._group.attrs["fingerprint"])
+
+    @property
+    def decoding_version(self) -> int:
+        """Of what filled it, see `emolib.config.DECODING_VERSION`; 1 for stores from before there was one."""
+        found = self._group.attrs.get("decoding_version", 1)
+        return found if isinstance(found, int) else 1
 
     @property
     def source(self) -> dict[str, Any]:

@@ -227,6 +227,34 @@ def test_a_file_without_a_header_is_scored_as_the_settings_say(archive: Path, sc
     assert (rows.recording["codec"], rows.recording["decoded_s"]) == ("raw/ulaw", 6.0)
 
 
+@pytest.mark.parametrize(
+    ("channels", "settings", "code"),
+    [
+        ([np.zeros(8 * RATE)], {}, "corrupt"),
+        ([np.zeros(8 * RATE)] * 2, {"channels": STEREO}, "corrupt"),
+        ([voice(8, seed=3)] * 2, {"channels": STEREO, "roles": ("mixed",)}, "policy"),
+        ([voice(8, seed=3), np.zeros(8 * RATE)], {}, "truncated"),
+    ],
+)
+def test_damage_is_no_silence(
+    archive: Path, score: Any, channels: list[np.ndarray], settings: dict[str, Any], code: str
+) -> None:
+    channels = [channel + 1e-5 * (number + 1) for number, channel in enumerate(channels)]
+    path = write_call(archive / "whole.wav", *channels)
+    (archive / "cut.wav").write_bytes(path.read_bytes()[: -RATE * len(channels)])
+    (archive / "left.wav").write_bytes(path.read_bytes()[: 58 + 400 * len(channels)])
+    rows = score("cut.wav", **settings)
+    assert rows.recording["code"] == code
+    assert "decoded 7.00 s of the 8.00 s that the header claims" in rows.recording["message"]
+    left = score("left.wav", **settings)
+    assert left.recording["code"] == ("policy" if code == "policy" else "corrupt")
+    if code == "corrupt":
+        assert rows.recording["outcome"] == "failed"
+        assert "of what is left: 0.0 s of speech" in rows.recording["message"]
+        assert (rows.channels, len(rows.windows)) == ([], 0)
+        assert rows.recording["decoded_s"] == 7.0
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(archive: Path, score: Any, bundle: Any) -> None:
     """Twenty minutes of two channels are 77 MB when they are decoded whole, and 24 MB of features."""
