@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from emolib.config import HeaderlessFormat
 from emolib.errors import AudioError, Code
 from emolib.sound.ffmpeg import FORMATS, FFmpegDecoder
-from emolib.sound.headers import AudioInfo, mp3_frames, ogg_samples, slack
+from emolib.sound.headers import AudioInfo, mp3_frames, ogg_first_samples, ogg_samples, slack
 from emolib.sound.links import link
 from emolib.sound.resampling import resampled
 from emolib.sound.sndfile import PACKETS, RAW, SndfileDecoder
@@ -213,8 +213,13 @@ def _known(source: OpenFile, max_gap_s: float, *, gsm: bool) -> Decoder:
         raise _refusal(source, reason, error) from error
     if packets.info.codec.startswith("mp3/"):
         packets.info = replace(packets.info, frames=mp3_frames(source))
-    if packets.info.codec.startswith("ogg/") and ogg_samples(source) is None:
-        packets.fault = "the file ends inside an Ogg page"
+    if packets.info.codec.startswith("ogg/"):
+        rate = packets.info.sampling_rate
+        if ogg_samples(source) is None:
+            packets.fault = "the file ends inside an Ogg page"
+        # A stream that was joined late starts late as well, but within its first page.
+        elif packets.starts_s * rate >= max(ogg_first_samples(source), 0.1 * rate):
+            packets.fault = f"the first {packets.starts_s:.2f} s are damaged"
     return packets
 
 

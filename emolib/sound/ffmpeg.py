@@ -24,7 +24,7 @@ FORMATS = "mov,matroska,asf,avi,flv,mpegts,wav,w64,aiff,au,caf,ogg,flac,mp3,aac,
 _PIECE = 2**16  # samples; the most that a decoder hands out at once
 _WITHOUT_LENGTH = {"aac", "amr", "mp3", "mpegts"}  # FFmpeg estimates the duration of these from the bit rate
 # Their time lines begin at 0. Those of the others begin where a stream was joined, and only differences count.
-_BEGIN_AT_ZERO = {"matroska", "mov", "avi"}
+_BEGIN_AT_ZERO = {"matroska", "mov", "avi", "flac"}
 # Their samples follow each other without a gap: where the stamps have one, sound was lost.
 _WITHOUT_GAPS = {
     "ogg",
@@ -85,6 +85,7 @@ class FFmpegDecoder:
         self._rate = max(track.sampling_rate for track in self._tracks)
         self._channels = sum(track.channels for track in self._tracks)
         self.info = AudioInfo(first.codec, self._rate, self._channels, self._claimed())
+        self.starts_s = first.starts_s  # by its time stamps
 
     def _claimed(self) -> int | None:
         if self._streamed or self._tracks[0].format in _WITHOUT_LENGTH:
@@ -193,9 +194,10 @@ class _Track(AbstractContextManager["_Track"]):
         if first is not None:
             self.sampling_rate, self.channels = first.sample_rate, first.layout.nb_channels
             self._frames = chain([first], self._frames)
+        self.starts_s = 0.0 if first is None else float((first.pts or 0) * (first.time_base or 0))
         self._origin_s = 0.0
-        if self.format in _WITHOUT_GAPS and first is not None:  # FFmpeg stamps the start of Vorbis a block too late
-            self._origin_s = float((first.pts or 0) * (first.time_base or 0))
+        if self.format in _WITHOUT_GAPS and self.format not in _BEGIN_AT_ZERO:
+            self._origin_s = self.starts_s  # FFmpeg stamps the start of Vorbis a block too late
         elif self.format not in _BEGIN_AT_ZERO and self._container.start_time is not None:
             self._origin_s = self._container.start_time / av.time_base
         self._line = Timeline(self.sampling_rate, self.channels, max_gap_s=max_gap_s)
@@ -232,6 +234,8 @@ class _Track(AbstractContextManager["_Track"]):
                         self._damaged += 1
                     continue
                 for frame in frames:
+                    if self.format == "flac" and len(frames) > 1:  # damage joined them, and their stamp is one's alone
+                        frame.pts = None
                     self._decoded_s += frame.samples / max(frame.sample_rate, 1)
                     yield frame
         except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway

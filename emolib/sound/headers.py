@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 _MAX_CHUNKS = 1000
 _MAX_OGG_PAGE = 65_307
+_MAX_HEADER_PAGES = 64
 _UNKNOWN_LENGTH = 2**62  # libsndfile's way to say that a stream has no length is 2**63 - 1
 
 
@@ -99,6 +100,19 @@ def ogg_samples(source: Source) -> int | None:
     if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
         return None
     return max(0, int.from_bytes(page[6:14], "little", signed=True))
+
+
+def ogg_first_samples(source: Source) -> int:
+    """Return how many samples an Ogg file counts at the end of its first page with sound; 0 where that is damaged."""
+    place = 0
+    for _ in range(_MAX_HEADER_PAGES):
+        page = source.at(place, 27 + 255)
+        if len(page) < 27 or not page.startswith(b"OggS\0"):
+            return 0
+        if 0 < (samples := int.from_bytes(page[6:14], "little")) < 2**63:
+            return samples
+        place += 27 + page[26] + sum(page[27 : 27 + page[26]])
+    return 0
 
 
 def mp3_frames(source: Source) -> int | None:
