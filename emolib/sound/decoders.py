@@ -278,10 +278,10 @@ def _refusal(source: OpenFile, reason: str, error: av.FFmpegError) -> AudioError
     """Return what to raise where no decoder opens a file; `reason` is libsndfile's, where it has one."""
     name, library = _name(source), reason or str(error.strerror)
     if name and isinstance(error, av.error.PatchWelcomeError | av.error.DecoderNotFoundError):
-        return AudioError(Code.UNSUPPORTED, one_line(f"a {name} file in an encoding that no decoder knows ({library})"))
+        return AudioError(Code.UNSUPPORTED, one_line(f"no decoder knows the encoding of the {name} file ({library})"))
     if name:
-        found = f"a {name} file of {source.size} bytes found whose start is damaged or broken off"
-        return AudioError(Code.CORRUPT, one_line(f"{found}; expected a whole header ({library})"))
+        found = f"the start of the {name} file ({source.size} bytes) is damaged or broken off"
+        return AudioError(Code.CORRUPT, one_line(f"{found}, expected a whole header ({library})"))
     text = _text(source)
     if text:
         return AudioError(Code.UNSUPPORTED, f"text found, expected sound: {one_line(text)[:60]!r}")

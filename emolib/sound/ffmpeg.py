@@ -165,12 +165,12 @@ class _Track(AbstractContextManager["_Track"]):
         streams = self._container.streams.audio
         self.count = len(streams)
         if not streams:
-            raise AudioError(Code.EMPTY, f"a {self.format} file without a sound track")
+            raise AudioError(Code.EMPTY, f"no sound track found in the {self.format} file")
         self._stream = streams[number]
         context: av.AudioCodecContext | None = self._stream.codec_context
         if context is None:
             track = f"track {number} of " if self.count > 1 else ""
-            raise AudioError(Code.UNSUPPORTED, f"{track}a {self.format} file in an encoding that no decoder knows")
+            raise AudioError(Code.UNSUPPORTED, f"no decoder knows the encoding of {track}the {self.format} file")
         if self.format == "flac":  # FFmpeg takes damaged frames for sound where nobody asks for the checksums
             context.options = {"err_detect": "crccheck+explode"}
         self.claimed_s: float | None = None
