@@ -32,6 +32,7 @@ EXIT_UNEXPECTED = 70
 
 # A log has no cursor to redraw a bar with, so there it gets a line this often.
 _LOG_EVERY_S = 30.0
+_NAMED = 5  # folders, in a line
 
 
 class StalledError(EmolibError):
@@ -73,6 +74,17 @@ def say(text: str) -> None:
         process.write_entry({"message": text})
     else:
         stderr.print(text, markup=False, soft_wrap=True)
+
+
+def say_unreadable(folders: Mapping[str, str]) -> None:
+    """Say in one line which folders of an archive could not be read, by their paths in it, and why."""
+    if folders:
+        named = ", ".join(f"{folder!a} ({reason})" for folder, reason in list(folders.items())[:_NAMED])
+        more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
+        say(
+            f"{len(folders)} folders could not be read: {named}{more}; nothing below was looked at, and rows of what "
+            "lies there stay as they are: grant read access, or leave the folders out"
+        )
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -113,7 +113,8 @@ def look_at_model(path: str) -> str:
 
 def look_at_archive(path: str) -> str:
     """List some recordings and open them."""
-    tried, opened = list(islice(list_recordings(path), _TRIED)), 0
+    listing = list_recordings(path)
+    tried, opened = list(islice(listing, _TRIED)), 0
     for recording in tried:
         try:
             audio.probe(below(path, recording.uri))
@@ -122,6 +123,9 @@ def look_at_archive(path: str) -> str:
         opened += 1
     if not opened:
         raise EmolibError(f"none of {len(tried)} recordings could be opened, expected some: name its folder")
+    if listing.unreadable:
+        folder, reason = next(iter(listing.unreadable.items()))
+        raise EmolibError(f"folder {folder!a} can't be read ({reason}), expected read access: grant it")
     return f"{opened} of the first {len(tried)} recordings can be opened"
 
 

@@ -20,7 +20,7 @@ from emolib.sound.sketches import Sketch, SketchedRecording, sketch_recordings
 from emolib.storage import absolute, resolve, write_bytes
 from jobs.bounds import between
 from jobs.cluster import ClusterOption, WorkersOption, connect
-from jobs.console import Result, audio_progress, say, table
+from jobs.console import EXIT_DONE, EXIT_FAILURES, Result, audio_progress, say, say_unreadable, table
 from jobs.fanout import Block, Done, fan_out
 from jobs.specs import ClusterSpec, cluster_spec
 
@@ -70,6 +70,7 @@ def known_audio(
         if place.exists():
             raise SettingsError(f"{place} exists, expected a new file: name another --out, or move it away")
     facts: dict[str, object] = {}
+    exit_code = EXIT_DONE
     if resolve(source).suffix == ".npz":
         if leave_out is None:
             raise SettingsError(f"{source} is known audio already, expected an archive, or --leave-out with it")
@@ -80,13 +81,17 @@ def known_audio(
         )
     else:
         archive, formats = absolute(source), parse_headerless(headerless) if headerless else {}
-        taken = _sample(list(list_recordings(archive)), 3600 * limit_hours)
+        listing = list_recordings(archive)
+        taken = _sample(list(listing), 3600 * limit_hours)
+        say_unreadable(listing.unreadable)
+        exit_code = EXIT_FAILURES if listing.unreadable else EXIT_DONE
         if not taken:
             raise SettingsError(f"no recordings found in {source}, expected audio files")
         heard = _listen(where, archive, taken, formats)
         codes = Counter(each.code.value for each in heard)
         facts = {
             "recordings": len(taken),
+            "unreadable_folders": len(listing.unreadable),
             "codes": dict(sorted(codes.items())),
             "audio_s": round(sum(each.decoded_s for each in heard), 1),
         }
@@ -103,7 +108,8 @@ def known_audio(
             **facts,
             "stretches": len(found.stretches),
             "known_audio_s": round(sum(each.duration_s for each in found.stretches), 1),
-        }
+        },
+        exit_code,
     )
 
 

@@ -16,6 +16,7 @@ _PLAIN = {
     "seconds": ("duration_seconds", "What the last night took"),
     "audio_s": ("audio_seconds", "Sound that the last night decoded"),
     "listed": ("recordings_listed", "Recordings in the archive"),
+    "unreadable_folders": ("folders_unreadable", "Folders of the archive that could not be read"),
     "left_for_later": ("recordings_left", "Recordings that are left for a later night"),
     "problems": ("verify_problems", "Problems that verify found"),
 }

@@ -60,6 +60,11 @@ class Options:
         A table of calls, CSV or Parquet, a path or URL, with a column call_id and columns of those names; any other
         goes to extra. What a path says goes before. A call is looked for by the id in the path, else by the name of the
         file without suffix. Recordings of which neither knows anything are planned as without them.
+    exclude
+        Files and folders to leave out, with all that lies in them: a pattern of names (test, *.bak), or with a slash of
+        paths relative to the archive (2023/*, **/old/*.wav; ** stands for any number of folders); may be given several
+        times. Recordings that have rows already keep them. Recycle bins, snapshots, sidecars, hidden files and uploads
+        under way are left out by themselves.
     find_duplicates
         Read every new file before anything is scored, and do not score those that have the same bytes as another one.
     pseudonyms
@@ -104,6 +109,7 @@ class Options:
     max_gap_s: Annotated[float, Parameter(alias="--max-gap")] = 3600.0
     pattern: str | None = None
     calls_table: str | None = None
+    exclude: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     find_duplicates: Annotated[bool, Parameter(negative=())] = False
     pseudonyms: str | None = None
     shadow: str | None = None

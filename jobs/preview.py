@@ -59,6 +59,8 @@ def show_plan(task: Task, *, job: str) -> Result:
             "job": job,
             "plan": True,
             "listed": task.listing.recordings,
+            "left_out": dict(task.left_out),
+            "unreadable_folders": len(task.unreadable),
             "to_score": recordings,
             "scored_again": again,
             "scored_before": task.listing.recordings - recordings - later - skipped.get("beyond_retention", 0),

@@ -26,7 +26,7 @@ from emolib.config import differences
 from emolib.errors import Code, EmolibError, Outcome, SettingsError
 from emolib.sound.known_audio import load_known_audio
 from jobs.cluster import connect
-from jobs.console import Result, StalledError, audio_progress, say, table, within_budget
+from jobs.console import EXIT_FAILURES, Result, StalledError, audio_progress, say, table, within_budget
 from jobs.fanout import Block, Done, fan_out
 from jobs.hashing import find_duplicates
 from jobs.options import Options
@@ -185,6 +185,8 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, o
         "out": task.out,
         "runs": [run.run_id for run in runs],
         "listed": task.listing.recordings,
+        "left_out": dict(task.left_out),
+        "unreadable_folders": len(task.unreadable),
         **counts,
         "audio_s": round(audio_s, 1),
         "left_for_later": task.left(),
@@ -192,4 +194,5 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, o
         "seconds": round(seconds, 2),
     }
     failed = counts["outcomes"].get(Outcome.FAILED.value, 0)
-    return Result(summary, within_budget(failed, counts["recordings"], options.failure_budget, options.failure_count))
+    budget = within_budget(failed, counts["recordings"], options.failure_budget, options.failure_count)
+    return Result(summary, EXIT_FAILURES if task.unreadable else budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +27,11 @@ from emolib.archive.shadow import Shadow
 from emolib.config import Limits, ScoringConfig, parse
 from emolib.errors import SettingsError
 from emolib.learning.bundle import ModelBundle
+from emolib.sound.exclusion import Exclusion
 from emolib.sound.manifest import NAMELESS, Recording, list_recordings
 from emolib.storage import absolute
 from jobs import spelling
-from jobs.console import say
+from jobs.console import say, say_unreadable
 from jobs.options import Options
 from jobs.scratch import scratch
 from jobs.specs import ClusterSpec, cluster_spec
@@ -52,12 +53,18 @@ class Task:
         The predictions.
     folder
         On this machine, for as long as the task is there.
+    left_out
+        How many entries of the archive were left out of the listing, by the reason.
+    unreadable
+        Why a folder of the archive could not be read, by its path there: what lies below is as unknown as before.
     erased
         How many recordings were listed that are to be forgotten; they are not in the listing.
     """
 
     out: str
     listing: StoredListing
+    left_out: Mapping[str, int]
+    unreadable: Mapping[str, str]
     erased: int
     folder: Path
     config: RunConfig
@@ -119,7 +126,7 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
         If this machine does not reproduce the model's numbers.
     """
     where, sources = cluster_spec(options.cluster, workers=options.workers), options.sources()
-    scoring, retry = options.scoring(), spelling.codes(options.retry)
+    scoring, retry, exclude = options.scoring(), spelling.codes(options.retry), Exclusion(options.exclude)
     limits = parse(Limits, {"recording_s": options.recording_s, "recording_memory": options.recording_memory})
     pseudonyms = None if options.pseudonyms is None else Pseudonyms.load(options.pseudonyms)
     model, bundle = _model(options.model, out)
@@ -133,15 +140,18 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
         limits=limits,
         pattern=options.pattern,
         calls_table=None if options.calls_table is None else absolute(options.calls_table),
+        exclude=[each if pseudonyms is None else pseudonyms.of(each, "exclude") for each in options.exclude],
         pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
         shadow=_shadow(options, bundle, scoring),
     )
     ledger.check_out(out, config, rescore=options.rescore)
     with scratch() as folder:
-        recordings = list_recordings(archive)
+        recordings = list_recordings(archive, exclude=exclude)
         listing, erased = _list(recordings, folder, out, sources, pseudonyms)
-        if not listing.recordings + erased:
-            raise SettingsError(f"no recordings found in {archive}, expected audio files")
+        passed_over = ", ".join(f"{count} {reason}" for reason, count in recordings.left_out.most_common())
+        if not (listing.recordings or erased or recordings.unreadable):
+            others = f" (left out: {passed_over})" if passed_over else ""
+            raise SettingsError(f"no recordings found in {archive}{others}, expected audio files")
         again = config.scoring_fingerprint if options.rescore else None
         choice = replace(choice or Choice(), retry=retry, rescore=again)
         if options.block_s is None:
@@ -151,10 +161,24 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
         for last in ledger.runs(out)[-1:]:
             if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
                 say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
-        say(f"{listing.recordings} recordings listed, {sum(recordings.left_out.values())} other files left out")
+        say(f"{listing.recordings} recordings listed; left out: {passed_over or 'nothing'}")
+        say_unreadable(recordings.unreadable)
         if nameless := recordings.left_out[NAMELESS]:
             say(f"{nameless} folders have no name (as in a//b): nothing below them is listed; rename their files")
-        yield Task(out, listing, erased, folder, config, where, choice, sources, options.find_duplicates, pseudonyms)
+        yield Task(
+            out,
+            listing,
+            recordings.left_out,
+            recordings.unreadable,
+            erased,
+            folder,
+            config,
+            where,
+            choice,
+            sources,
+            options.find_duplicates,
+            pseudonyms,
+        )
 
 
 def _list(

@@ -43,6 +43,8 @@ class RunConfig(Settings):
         Of what a recording may cost.
     pattern, calls_table
         Where the metadata of its plan came from; it stands there, so that neither is asked again.
+    exclude
+        Patterns of what was left out of the archive when it was listed, or their pseudonyms.
     pseudonyms
         Tells with which key pseudonyms were given; None: there are none.
     shadow
@@ -65,6 +67,7 @@ class RunConfig(Settings):
     limits: Limits = Limits()
     pattern: str | None = None
     calls_table: str | None = None
+    exclude: tuple[str, ...] = ()
     pseudonyms: str | None = None
     shadow: Shadow | None = None
 
@@ -127,6 +130,7 @@ def run_config(
     limits: Limits | None = None,
     pattern: str | None = None,
     calls_table: str | None = None,
+    exclude: Sequence[str] = (),
     pseudonyms: str | None = None,
     shadow: Shadow | None = None,
 ) -> RunConfig:
@@ -167,6 +171,7 @@ def run_config(
         limits=limits or Limits(),
         pattern=pattern,
         calls_table=calls_table,
+        exclude=tuple(exclude),
         pseudonyms=pseudonyms,
         shadow=shadow,
     )

@@ -113,13 +113,19 @@ def _read_folder(folder: UPath) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Return the recognised files by URI, and the URIs of the others."""
     recognised: dict[str, dict[str, str]] = {}
     others: list[str] = []
-    for recording in list_recordings(folder):
+    listing = list_recordings(folder)
+    for recording in listing:
         uri = str(below(folder, recording.uri))
         row = _recognise(uri)
         if row is None:
             others.append(uri)
         else:
             recognised[uri] = row
+    for name, reason in listing.unreadable.items():  # a corpus without some of its speakers is another corpus
+        raise SettingsError(
+            f"folder {name!a} of corpus {folder} can't be read ({reason}), expected read access to all of it; grant "
+            "it, or name the folders to take"
+        )
     if not recognised:
         found = f"{len(others)} files, none with a name of these corpora" if others else "no sound files"
         raise SettingsError(

@@ -3,14 +3,22 @@ r"""Folders and object stores -> the recordings that lie there.
 Everything that could be a recording is listed, so that each has an outcome. Left out, and counted in
 `Listing.left_out`, are only entries whose name or kind says that they are none:
 
-- hidden files and folders (see `emolib.storage.is_hidden`);
-- files whose suffix is in `NOT_SOUND`, and feature stores (folders that end in ``.zarr``); packed archives (``.zip``)
-  are listed, because recordings may be inside them and somebody should see them fail as `unsupported`;
+- what `emolib.sound.exclusion` says: hidden entries, recycle bins, snapshots, sidecars, uploads under way, and what the
+  user excludes; packed archives (``.zip``) are listed, because recordings may be inside them and somebody should see
+  them fail as `unsupported`;
+- feature stores (folders that end in ``.zarr``);
 - pipes, sockets and devices: opening one could wait for ever;
+- what is gone before it can be looked at: a file that was renamed meanwhile, a folder that was removed;
 - in an object store, folders without a name (``a//b``): no path leads there. Each is counted, not what lies below.
 
+A folder that can't be read is a gap, `Listing.unreadable`: that what lies below it is not listed says nothing about it.
+
 Links are followed. A dangling link is listed and ends as `missing`. A folder is listed once, however many links lead to
-it and even where they form a loop: first everything below the root without links, then the linked folders.
+it and even where they form a loop: first everything below the root without links, then the linked folders; one that
+leads into a folder that can't be read is a gap itself, for what lies there has other names.
+
+Files whose names differ only in their Unicode form have one ``recording_id`` and are all listed: a plan makes one
+recording of them, which ends as `ambiguous`.
 
 A name that is not valid UTF-8 cannot be written to Parquet. Its odd bytes are written as ``\xff`` in the URI; no file
 has that name, so such a recording ends as `missing` until somebody renames it.
@@ -27,29 +35,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from upath import UPath
 
 from emolib.errors import AudioError, Code, SettingsError
+from emolib.sound.exclusion import EXCLUDED, Exclusion, why_left_out
 from emolib.sound.source import unreadable
-from emolib.storage import AnyPath, is_hidden, is_local, resolve
-from emolib.stores import locked_out
+from emolib.storage import AnyPath, is_local, resolve
+from emolib.stores import forbidden, locked_out
 
-_TEXTS = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".srt", ".vtt", ".textgrid", ".log")
-_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".parquet", ".xls", ".xlsx", ".db", ".sqlite")
-_OWN = (".rttm", ".prom")  # of `emolib export`, and of `emolib nightly --metrics`
-_SETTINGS = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".py")
-_CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512")
-_MODELS = (".keras", ".onnx", ".npz")
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
-NOT_SOUND = frozenset(_TEXTS + _TABLES + _OWN + _SETTINGS + _CHECKSUMS + _MODELS + _PICTURES)
-"""Suffixes, in lower case, of files that are no recordings."""
 NO_VERSIONS = ("missing", "unreadable")
 """In place of the version of a file that is listed and can't be looked at."""
 NAMELESS: Literal["nameless"] = "nameless"
 """Why a folder of an object store is left out whose name is empty."""
+REMOVED: Literal["removed"] = "removed"
+"""Why an entry is left out that was gone before it could be looked at."""
 
 
 class Recording(NamedTuple):
@@ -78,23 +80,94 @@ class Recording(NamedTuple):
 
 
 class Listing(Iterator[Recording]):
-    """The recordings below a folder, one directory at a time; `left_out` counts what was passed over so far.
+    """The recordings below a folder, one directory at a time; what was passed over so far.
 
     Attributes
     ----------
     left_out
-        Number of entries by the reason: ``hidden``, ``special``, `NAMELESS`, or the suffix.
+        Number of entries by the reason: one of `emolib.sound.exclusion`, ``special``, ``removed``, or `NAMELESS`. A
+        folder counts as one.
+    unreadable
+        Why a folder could not be read, by its URI.
     """
 
-    def __init__(self, root: UPath) -> None:
+    def __init__(self, root: UPath, exclude: Exclusion) -> None:
         self.left_out: Counter[str] = Counter()
-        self._recordings = _walk(root, self.left_out)
+        self.unreadable: dict[str, str] = {}
+        self._exclude, self._is_local = exclude, is_local(root)
+        self._list_folder: _List = _local_entries if self._is_local else _remote_lister(root)
+        self._seen: set[tuple[int, int]] = set()
+        self._closed: list[str] = []  # where the folders that can't be read really are
+        self._recordings = self._walk(str(root) if self._is_local else root.path)
 
     def __next__(self) -> Recording:
         return next(self._recordings)
 
+    def _walk(self, root: str) -> Iterator[Recording]:
+        waiting, links = [(root, "")], deque[tuple[str, str]]()
+        while waiting or links:
+            place, prefix = waiting.pop() if waiting else self._through(*links.popleft())
+            folders: list[tuple[str, str]] = []
+            for entry in self._entries(place, prefix) if place else ():
+                uri, found = prefix + entry.name, entry.found
+                if self._leaves_out(entry, uri):
+                    continue
+                if isinstance(found, _File):
+                    yield Recording(recording_id(uri), uri, found.version, found.size, found.modified_s)
+                else:
+                    (links if found == "link" else folders).append((entry.place, uri + "/"))
+            waiting.extend(reversed(folders))
 
-def list_recordings(root: AnyPath) -> Listing:
+    def _leaves_out(self, entry: _Entry, uri: str) -> bool:
+        found = entry.found
+        reason: str | None
+        if isinstance(found, _File):
+            is_file, reason = True, why_left_out(entry.name, size=found.size)
+        else:
+            is_file, reason = False, found if found not in ("folder", "link") else why_left_out(entry.name)
+        if reason is None and self._exclude and self._exclude.matches(uri, is_file=is_file):
+            reason = EXCLUDED
+        if reason is not None:
+            self.left_out[reason] += 1
+        return reason is not None
+
+    def _through(self, link: str, prefix: str) -> tuple[str, str]:
+        """Return a linked folder; no place where it leads into a folder that can't be read."""
+        if self._closed:
+            real = f"{os.path.realpath(link)}/"
+            if any(real.startswith(f"{each}/") for each in self._closed):
+                self.unreadable[prefix.rstrip("/")] = "it leads into a folder that can't be read"
+                return "", prefix
+        return link, prefix
+
+    def _entries(self, place: str, prefix: str) -> list[_Entry]:
+        """Return what lies in a folder, by name; nothing where it can't be read, or was listed by another name."""
+        try:
+            if self._is_local:
+                status = Path(place).stat()
+                if (status.st_dev, status.st_ino) in self._seen:
+                    return []
+                self._seen.add((status.st_dev, status.st_ino))
+            found = self._list_folder(place)
+        except Exception as error:  # a store's client may raise anything
+            if not self._is_local and (stop := locked_out(error)) is not None:
+                raise stop from error
+            if not prefix:
+                return _of_an_unreadable_root(error, place)
+            folder, reason = prefix.rstrip("/"), _why_unreadable(error, place, is_local=self._is_local)
+            if reason is None:
+                self.left_out[REMOVED] += 1
+            elif self._exclude.covers(folder):
+                self.left_out[EXCLUDED] += 1
+            else:
+                self.unreadable[folder] = reason
+                if self._is_local:
+                    self._closed.append(os.path.realpath(place))
+            return []
+        return sorted(found, key=lambda entry: (entry.name, entry.place))
+
+
+def list_recordings(root: AnyPath, *, exclude: Exclusion | None = None) -> Listing:
     """List the recordings below a folder.
 
     The order is the same at every call: by name within a directory, files before folders. No more than one directory
@@ -104,6 +177,8 @@ def list_recordings(root: AnyPath) -> Listing:
     ----------
     root
         A folder, or an fsspec URL of one.
+    exclude
+        What a user leaves out.
 
     Returns
     -------
@@ -113,8 +188,9 @@ def list_recordings(root: AnyPath) -> Listing:
     Raises
     ------
     SettingsError
-        If the root is missing or no folder (at once); while iterating, if a folder may not be read, or two names
-        differ only in their Unicode form and would share one ``recording_id``.
+        If the root is missing or no folder (at once); while iterating, if the root may not be read.
+    OutputError
+        While iterating, if nothing can be read any more for want of credentials.
 
     Examples
     --------
@@ -133,18 +209,7 @@ def list_recordings(root: AnyPath) -> Listing:
         raise SettingsError(f"{root} does not exist, expected a folder of recordings; check the path")
     if not folder.is_dir():
         raise SettingsError(f"{root} is a file, expected a folder of recordings; give the folder that holds it")
-    return Listing(folder)
-
-
-def is_recording(name: str) -> bool:
-    """Return whether a file of this name is listed as a recording.
-
-    Examples
-    --------
-    >>> is_recording("call.wav"), is_recording("call"), is_recording("calls.CSV"), is_recording(".call.wav")
-    (True, True, False, False)
-    """
-    return _why_not(name) is None
+    return Listing(folder, exclude or Exclusion())
 
 
 def recording_id(uri: str) -> str:
@@ -201,67 +266,36 @@ class _File:
 class _Entry:
     place: str  # what the file system calls it
     name: str  # the last part of its URI
-    found: _File | Literal["folder", "link", "special", "nameless"]  # link: one to a folder
+    found: _File | Literal["folder", "link", "special", "nameless", "removed"]  # link: one to a folder
 
 
 _List: TypeAlias = Callable[[str], list[_Entry]]
 
 
-def _walk(root: UPath, left_out: Counter[str]) -> Iterator[Recording]:
-    local = is_local(root)
-    list_folder: _List = _local_entries if local else _remote_lister(root)
-    waiting, links = [(str(root) if local else root.path, "")], deque[tuple[str, str]]()
-    seen: set[tuple[int, int]] = set()
-    while waiting or links:
-        place, prefix = waiting.pop() if waiting else links.popleft()
-        try:
-            if local:
-                status = Path(place).stat()
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-            entries = list_folder(place)
-        except (FileNotFoundError, NotADirectoryError):  # removed since its parent was listed: nothing lies there
-            continue
-        except PermissionError as error:
-            raise locked_out(error) or SettingsError(
-                f"folder {place!a} may not be read, expected read access to every folder of the archive; "
-                "grant it or give another root"
-            ) from error
-        folders: list[tuple[str, str]] = []
-        for entry in _listed(entries, prefix, left_out):
-            uri = prefix + entry.name
-            if isinstance(entry.found, _File):
-                yield Recording(recording_id(uri), uri, entry.found.version, entry.found.size, entry.found.modified_s)
-            else:
-                (links if entry.found == "link" else folders).append((entry.place, uri + "/"))
-        waiting.extend(reversed(folders))
+# What this process, and not the folder, has too little of.
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
-def _listed(entries: list[_Entry], prefix: str, left_out: Counter[str]) -> Iterator[_Entry]:
-    """Yield what counts of one directory, by name; see that no two names are one in NFC."""
-    taken: dict[tuple[bool, str], str] = {}
-    for entry in sorted(entries, key=lambda entry: (entry.name, entry.place)):
-        is_file = isinstance(entry.found, _File)
-        reason = entry.found if entry.found in ("special", NAMELESS) else _why_not(entry.name, is_file=is_file)
-        if reason:
-            left_out[reason] += 1
-            continue
-        twin = taken.setdefault((is_file, unicodedata.normalize("NFC", entry.name)), entry.place)
-        if twin != entry.place:
-            raise SettingsError(
-                f"{twin!a} and {entry.place!a} differ only in their Unicode form, expected names that are distinct "
-                f"in NFC; rename one of them in {prefix or '/'}"
-            )
-        yield entry
+def _why_unreadable(error: Exception, place: str, *, is_local: bool) -> str | None:
+    """Return why a folder that a listing names can't be read, or None where it is gone; raise what ends the listing."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        is_there = is_local and isinstance(error, FileNotFoundError) and os.path.lexists(place)
+        return "it is there, and can't be opened" if is_there else None  # as a mount that fails
+    if is_local and isinstance(error, OSError) and error.errno not in _OURS:
+        return error.strerror or type(error).__name__
+    if not is_local and (isinstance(error, PermissionError) or forbidden(error)):
+        return "the store forbids to list it"
+    raise error
 
 
-def _why_not(name: str, *, is_file: bool = True) -> str | None:
-    """Return why an entry of this name is left out, or None."""
-    if is_hidden(name, is_file=is_file):
-        return "hidden"
-    suffix = PurePosixPath(name).suffix.lower()
-    return suffix if suffix in (NOT_SOUND if is_file else (".zarr",)) else None
+def _of_an_unreadable_root(error: Exception, place: str) -> list[_Entry]:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):  # removed since it was looked at: nothing lies there
+        return []
+    if isinstance(error, PermissionError) or forbidden(error):
+        raise SettingsError(
+            f"folder {place!a} may not be read, expected read access to the archive; grant it or give another root"
+        ) from error
+    raise error
 
 
 def _local_entries(folder: str) -> list[_Entry]:
@@ -274,11 +308,23 @@ def _local_entry(entry: os.DirEntry[str]) -> _Entry:
     try:
         status = entry.stat()
     except OSError as error:
-        version = NO_VERSIONS[0] if error.errno in _GONE else NO_VERSIONS[1]
-        return _Entry(entry.path, name, _File(version, 0, float("nan")))
+        if _is_real_folder(entry):  # whether it can be read, its own turn will tell
+            return _Entry(entry.path, name, "folder")
+        is_gone = error.errno in _GONE
+        if is_gone and not os.path.lexists(entry.path):
+            return _Entry(entry.path, name, REMOVED)
+        return _Entry(entry.path, name, _File(NO_VERSIONS[0 if is_gone else 1], 0, float("nan")))
     if stat.S_ISDIR(status.st_mode):
         return _Entry(entry.path, name, "link" if entry.is_symlink() else "folder")
     return _Entry(entry.path, name, _local_file(status) or "special")
+
+
+def _is_real_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry that can't be looked at is a folder, as far as the folder that it lies in says."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _local_file(status: os.stat_result) -> _File | None:
@@ -299,7 +345,7 @@ def _remote_lister(root: UPath) -> _List:
             if place.strip("/") != itself:
                 below = place.strip("/").startswith(f"{itself}/")
                 name = place.strip("/").removeprefix(f"{itself}/") if below else place.rsplit("/", 1)[-1]
-                found[place, is_folder] = _Entry(place, name, "folder" if is_folder else _remote_file(system, info))
+                found[place, is_folder] = _Entry(place, name, "folder" if is_folder else _listed_file(system, info))
             # Else an object store's mark that the folder exists, or a folder in it without a name.
             elif is_folder and _marks(info) == (None, None) and system.find(itself, prefix="/"):
                 found[place, is_folder] = _Entry(place, "", NAMELESS)
@@ -324,6 +370,18 @@ def _remote_now(place: UPath) -> _File | None:
     place.fs.invalidate_cache(place.parent.path)
     info = place.fs.info(place.path)
     return None if info["type"] == "directory" else _remote_file(place.fs, info)
+
+
+def _listed_file(system: Any, info: Mapping[str, Any]) -> _File:
+    """Return what is known of a file that a listing names, and that perhaps may not be looked at by itself."""
+    try:
+        return _remote_file(system, info)
+    except Exception as error:  # a store's client may raise anything
+        if isinstance(error, FileNotFoundError):
+            return _File(NO_VERSIONS[0], 0, float("nan"))
+        if locked_out(error) is None and (isinstance(error, PermissionError) or forbidden(error)):
+            return _File(NO_VERSIONS[1], 0, float("nan"))
+        raise
 
 
 def _remote_file(system: Any, info: Mapping[str, Any]) -> _File:

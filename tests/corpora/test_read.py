@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -250,3 +251,19 @@ def test_wrong_paths_are_refused(tmp_path: Path) -> None:
             corpora.read([path])
     with pytest.raises(SettingsError, match="no corpus given"):
         corpora.read([])
+
+
+def test_a_corpus_of_which_a_folder_can_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive may have gaps; a corpus without some of its speakers is another one."""
+    (tmp_path / "Actor_01").mkdir()
+    (tmp_path / "03-01-01-01-01-01-02.wav").write_bytes(b"RIFF")
+    scandir = os.scandir
+
+    def guarded(folder: str):  # type: ignore[no-untyped-def]
+        if str(folder).endswith("Actor_01"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(SettingsError, match=r"folder 'Actor_01' of corpus .* can't be read \(Permission denied\)"):
+        corpora.read([tmp_path])

@@ -133,6 +133,7 @@ def test_values_of_another_type_in_a_file(command: str, nowhere: Path, tmp_path:
         ("score", "failure_budget", ["-0.1", "1.5"]),
         ("score", "retry", ["5", "kiled", "ok,"]),
         ("score", "channels", ["0=agent,0=agent", "x"]),
+        ("score", "exclude", ["/", "../other"]),
         ("score", "headerless", ["x", ".raw=ulaw:0", f".raw=ulaw:{10**30}", ".raw=ulaw:8000:0"]),
         ("score", "priors", ["x", "neutral=1,neutral=1"]),
         ("score", "pattern", ["(", "x", "(?P<call_id"]),

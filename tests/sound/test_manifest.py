@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import socket
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, strategies as st
 from upath import UPath
 
 from emolib.errors import AudioError, Code, SettingsError
-from emolib.sound.manifest import list_recordings, recording_id, version_of
+from emolib.sound.exclusion import Exclusion
+from emolib.sound.manifest import Listing, list_recordings, recording_id, version_of
 
 
 def write(folder: Path | UPath, *names: str) -> None:
@@ -138,18 +145,18 @@ def test_a_name_that_is_not_utf8_is_listed_once_and_ends_as_missing(tmp_path: Pa
         version_of(tmp_path / recording.uri)
     assert error.value.code == Code.MISSING
     write(tmp_path, recording.uri)  # now a file really has the name that stood for the odd one
-    with pytest.raises(SettingsError, match="rename one of them"):
-        list(list_recordings(tmp_path))
+    assert uris(tmp_path) == [r"caf\xe9.wav"] * 2  # which is which, nobody can say: a plan calls them ambiguous
 
 
 @pytest.mark.parametrize("form", ["{}.wav", "{}/a.wav"])
-def test_names_that_differ_only_in_unicode_form_are_refused(tmp_path: Path, form: str) -> None:
+def test_names_that_differ_only_in_unicode_form_are_both_listed(tmp_path: Path, form: str) -> None:
     names = [form.format(unicodedata.normalize(kind, "café")) for kind in ("NFC", "NFD")]
     write(tmp_path, *names)
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system keeps one Unicode form")
-    with pytest.raises(SettingsError, match=r"caf\\xe9.*cafe\\u0301|cafe\\u0301.*caf\\xe9"):
-        list(list_recordings(tmp_path))
+    found = list(list_recordings(tmp_path))
+    assert [each.uri for each in found] == sorted(names)
+    assert len({each.recording_id for each in found}) == 1
 
 
 def test_a_decomposed_name_keeps_its_spelling_and_shares_the_id_of_its_composed_form(tmp_path: Path) -> None:
@@ -160,21 +167,218 @@ def test_a_decomposed_name_keeps_its_spelling_and_shares_the_id_of_its_composed_
     assert recording.recording_id == recording_id(unicodedata.normalize("NFC", name))
 
 
-def test_a_folder_that_may_not_be_read_stops_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, "closed/a.wav", "lost+found/b.wav")
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Whoever runs the tests may not read everything: permissions bind no root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that anybody may read, unlike those that pytest makes."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_a_gap(open_folder: Path) -> None:
+    write(open_folder, "a.wav", "closed/b.wav", "closed/deep/c.wav", "lost+found/d.wav", "names/e.wav", "names/f/g.wav")
+    (open_folder / "into").symlink_to(open_folder / "closed/deep")
+    modes = {"closed": 0o311, "names": 0o744, "lost+found": 0o700}
+    for name, mode in modes.items():
+        (open_folder / name).chmod(mode)
+    listing = list_recordings(open_folder)
+    with nobody():
+        found = [(each.uri, each.version if each.uri != "a.wav" else "") for each in listing]
+    # Of names/e.wav everybody may know the name alone: it fails as unreadable. What a link leads to has other names.
+    assert found == [("a.wav", ""), ("names/e.wav", "unreadable")]
+    assert listing.unreadable == {
+        "closed": "Permission denied",
+        "names/f": "Permission denied",
+        "into": "it leads into a folder that can't be read",
+    }
+    assert listing.left_out == {"system": 1}
+    listing = list_recordings(open_folder, exclude=Exclusion(["closed", "names/*", "into"]))
+    with nobody():
+        assert [each.uri for each in listing] == ["a.wav"]
+    assert listing.unreadable == {}
+    (open_folder / "closed").chmod(0o755)
+    assert [uri for uri in uris(open_folder) if "names" not in uri] == ["a.wav", "closed/b.wav", "closed/deep/c.wav"]
+
+
+def test_a_root_that_may_not_be_read_is_refused(open_folder: Path) -> None:
+    write(open_folder, "closed/a.wav")
+    (open_folder / "closed").chmod(0o311)
+    with nobody(), pytest.raises(SettingsError, match="may not be read, expected read access to the archive"):
+        list(list_recordings(open_folder / "closed"))
+
+
+@pytest.mark.parametrize("pattern", ["closed", "closed/*", "closed/**", "**", "c*/"])
+def test_what_is_excluded_is_no_gap(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "closed/a.wav")
+    _fails(monkeypatch, "closed", OSError(errno.EIO, "Input/output error"))
+    listing = list_recordings(tmp_path, exclude=Exclusion([pattern]))
+    assert list(listing) == []
+    assert (listing.unreadable, listing.left_out) == ({}, {"excluded": 1})
+
+
+def _fails(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    """Let the listing of a folder fail as a disk, or a server, does it."""
     scandir = os.scandir
 
     def guarded(folder: str):  # type: ignore[no-untyped-def]
-        if folder.endswith(("closed", "lost+found")):
-            raise PermissionError(13, "Permission denied", folder)
+        if str(folder).endswith(f"/{name}"):
+            raise error
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(SettingsError, match="closed' may not be read"):
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.ELOOP, errno.ENOENT])
+def test_a_folder_that_fails_is_a_gap(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOENT: what is there all the same is a mount that fails."""
+    write(tmp_path, "a.wav", "day/b.wav", "day/deep/c.wav", "z/d.wav")
+    _fails(monkeypatch, "day", OSError(code, os.strerror(code)))
+    listing = list_recordings(tmp_path)
+    assert [each.uri for each in listing] == ["a.wav", "z/d.wav"]
+    assert list(listing.unreadable) == ["day"]
+    assert listing.unreadable["day"]
+
+
+def test_too_many_open_files_are_no_fault_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "day/b.wav")
+    _fails(monkeypatch, "day", OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(OSError, match="Too many open files"):
         list(list_recordings(tmp_path))
-    (tmp_path / "closed" / "a.wav").unlink()
-    (tmp_path / "closed").rmdir()
-    assert uris(tmp_path) == []
+
+
+def test_a_path_that_is_too_long_is_a_gap(tmp_path: Path) -> None:
+    write(tmp_path, "a.wav")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(18):  # of 255 bytes each: more than any path may have
+        os.mkdir("n" * 255, dir_fd=folder)
+        parent, folder = folder, os.open("n" * 255, os.O_RDONLY, dir_fd=folder)
+        os.close(parent)
+    os.close(folder)
+    listing = list_recordings(tmp_path)
+    assert [each.uri for each in listing] == ["a.wav"]
+    assert list(listing.unreadable.values()) == [os.strerror(errno.ENAMETOOLONG)]
+
+
+def test_what_goes_while_the_archive_is_listed_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, "a.wav", "b.wav", "day/c.wav", "other/d.wav")
+    listing = list_recordings(tmp_path)
+    assert next(listing).uri == "a.wav"
+    shutil.rmtree(tmp_path / "day")
+    shutil.rmtree(tmp_path / "other")
+    write(tmp_path, "other")  # a file where a folder was
+    assert [each.uri for each in listing] == ["b.wav"]
+    assert (listing.left_out, listing.unreadable) == ({"removed": 2}, {})
+
+
+def test_a_file_that_is_renamed_before_it_is_looked_at_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "a.wav", "b.wav")
+    scandir = os.scandir
+
+    @contextmanager
+    def slow(folder: str):  # type: ignore[no-untyped-def]
+        with scandir(folder) as entries:
+            found = list(entries)
+        (tmp_path / "b.wav").rename(tmp_path / "c.wav")
+        yield found
+
+    monkeypatch.setattr(os, "scandir", slow)
+    listing = list_recordings(tmp_path)
+    assert [each.uri for each in listing] == ["a.wav"]
+    assert listing.left_out == {"removed": 1}
+
+
+def test_special_files_are_left_out_and_hard_links_are_recordings(tmp_path: Path) -> None:
+    write(tmp_path, "a.wav")
+    os.link(tmp_path / "a.wav", tmp_path / "b.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "null.wav").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "s"))  # a short one: sockets have no long names
+        listing = list_recordings(tmp_path)
+        assert [each.uri for each in listing] == ["a.wav", "b.wav"]
+    assert listing.left_out == {"special": 3}
+
+
+def test_names_may_hold_any_character(tmp_path: Path) -> None:
+    names = ["a\nb.wav", "tab\t.wav", "bell\a.wav", "\x1b[31mred.wav", " .wav", "a\r.wav", "\u202ecod.wav"]
+    write(tmp_path, *names)
+    assert sorted(uris(tmp_path)) == sorted(names)
+
+
+def test_a_prefix_that_a_store_forbids_is_a_gap(memory: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(memory, "a.wav", "closed/b.wav", "gone/c.wav", "z/d.wav")
+    ls = memory.fs.ls
+
+    def guarded(folder: str, detail: bool = True) -> list[dict[str, object]]:
+        if folder.endswith("closed"):
+            raise PermissionError("Access Denied")
+        if folder.endswith("gone"):
+            raise FileNotFoundError(folder)
+        return list(ls(folder, detail=detail))
+
+    monkeypatch.setattr(memory.fs, "ls", guarded)
+    listing = list_recordings(memory)
+    assert [each.uri for each in listing] == ["a.wav", "z/d.wav"]
+    assert (list(listing.unreadable), listing.left_out) == (["closed"], {"removed": 1})
+    monkeypatch.setattr(memory.fs, "ls", lambda folder, detail: guarded("closed"))
+    with pytest.raises(SettingsError, match="expected read access to the archive"):
+        list(list_recordings(memory))
+
+
+def test_a_file_of_a_store_that_goes_or_is_forbidden_hides_no_other(
+    memory: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some listings say so little of a file that it is asked for by itself."""
+    write(memory, "a.wav", "b.wav", "c.wav")
+    errors = {"a.wav": FileNotFoundError("a.wav"), "b.wav": PermissionError("Access Denied")}
+
+    def info(path: str) -> dict[str, object]:
+        name = path.rpartition("/")[2]
+        if name in errors:
+            raise errors[name]
+        return {"name": path, "size": 5, "type": "file", "ETag": "abc"}
+
+    def ls(folder: str, detail: bool = True) -> list[dict[str, object]]:
+        return [{"name": f"{folder}/{name}", "size": 5, "type": "file"} for name in ("a.wav", "b.wav", "c.wav")]
+
+    monkeypatch.setattr(memory.fs, "ls", ls)
+    monkeypatch.setattr(memory.fs, "info", info)
+    found = [(each.uri, each.version) for each in Listing(memory, Exclusion())]
+    assert found == [("a.wav", "missing"), ("b.wav", "unreadable"), ("c.wav", "5-abc")]
+
+
+def test_a_file_and_a_folder_of_one_name_are_two_things(memory: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of keys of an object store one may be the beginning of another; an empty one that ends with / marks a folder."""
+    root = memory.path.rstrip("/")
+    files = [f"{root}/day", f"{root}/day/", f"{root}/day/a.wav"]
+
+    def ls(folder: str, detail: bool = True) -> list[dict[str, object]]:
+        below = [each for each in files if each.startswith(f"{folder}/")]
+        direct = [each for each in below if "/" not in each[len(folder) + 1 :].rstrip("/")]
+        folders = [{"name": f"{root}/day", "size": 0, "type": "directory"}] if folder == root else []
+        return folders + [
+            {"name": each, "size": 5, "type": "file", "ETag": "abc"} for each in direct if each[-1] != "/"
+        ]
+
+    monkeypatch.setattr(memory.fs, "ls", ls)
+    listing = list_recordings(memory)
+    assert [each.uri for each in listing] == ["day", "day/a.wav"]
+    assert (listing.left_out, listing.unreadable) == ({}, {})
 
 
 def test_an_etag_is_the_version_and_a_mark_of_the_folder_is_no_recording(
