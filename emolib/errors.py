@@ -42,6 +42,7 @@ class Code(StrEnum):
     CHANGED = "changed"
     TIMEOUT = "timeout"
     KILLED = "killed"
+    AMBIGUOUS = "ambiguous"
 
     @property
     def outcome(self) -> Outcome:
@@ -84,6 +85,7 @@ _OUTCOMES = {
     Code.CHANGED: Outcome.FAILED,
     Code.TIMEOUT: Outcome.FAILED,
     Code.KILLED: Outcome.FAILED,
+    Code.AMBIGUOUS: Outcome.FAILED,
 }
 
 # Stored in feature stores, so a number never changes its meaning: new codes take new numbers.
@@ -103,6 +105,7 @@ _STATUSES = {
     Code.CHANGED: 25,
     Code.TIMEOUT: 26,
     Code.KILLED: 27,
+    Code.AMBIGUOUS: 28,
 }
 
 

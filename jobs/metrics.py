@@ -17,6 +17,7 @@ _PLAIN = {
     "audio_s": ("audio_seconds", "Sound that the last night decoded"),
     "listed": ("recordings_listed", "Recordings in the archive"),
     "unreadable_folders": ("folders_unreadable", "Folders of the archive that could not be read"),
+    "ambiguous": ("recordings_ambiguous", "Recordings that are files whose names differ only in their Unicode form"),
     "left_for_later": ("recordings_left", "Recordings that are left for a later night"),
     "problems": ("verify_problems", "Problems that verify found"),
 }

@@ -58,12 +58,13 @@ def show_plan(task: Task, *, job: str) -> Result:
         {
             "job": job,
             "plan": True,
-            "listed": task.listing.recordings,
+            "listed": task.recordings,
             "left_out": dict(task.left_out),
             "unreadable_folders": len(task.unreadable),
+            "ambiguous": task.ambiguous.recordings,
             "to_score": recordings,
             "scored_again": again,
-            "scored_before": task.listing.recordings - recordings - later - skipped.get("beyond_retention", 0),
+            "scored_before": task.recordings - recordings - later - skipped.get("beyond_retention", 0),
             "left_for_later": later,
             "skipped": skipped,
             "memory": {"worker_bytes": SCORING_MEMORY, "recording": task.config.limits.recording_memory},
@@ -111,6 +112,7 @@ def _against_policy(task: Task, chosen: pd.DataFrame) -> dict[str, int]:
     if scoring.scored_roles is None or chosen.empty:
         return {}
     looked_at = 0
+    chosen = chosen[chosen["ambiguous"].isna()]
     for uri, direction in zip(paths_of(chosen), chosen["direction"], strict=True):
         try:
             channels = audio.probe(below(task.config.archive, uri), headerless=scoring.headerless).channels

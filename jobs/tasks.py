@@ -19,7 +19,7 @@ from emolib.archive.forgetting import without_buried
 from emolib.archive.listing import StoredListing, described, store
 from emolib.archive.metadata import Sources
 from emolib.archive.plan import Choice
-from emolib.archive.planning import Planner
+from emolib.archive.planning import Ambiguous, Planner
 from emolib.archive.promotion import successor
 from emolib.archive.pseudonyms import Pseudonyms
 from emolib.archive.run_settings import RunConfig, run_config, shadow_of
@@ -57,6 +57,8 @@ class Task:
         How many entries of the archive were left out of the listing, by the reason.
     unreadable
         Why a folder of the archive could not be read, by its path there: what lies below is as unknown as before.
+    ambiguous
+        Recordings that are several files.
     erased
         How many recordings were listed that are to be forgotten; they are not in the listing.
     """
@@ -65,6 +67,7 @@ class Task:
     listing: StoredListing
     left_out: Mapping[str, int]
     unreadable: Mapping[str, str]
+    ambiguous: Ambiguous
     erased: int
     folder: Path
     config: RunConfig
@@ -78,6 +81,11 @@ class Task:
         """Return how many recordings a run that would begin now would leave, by the reason."""
         return {"erased": self.erased, **self._planner().left(self.choice)}
 
+    @property
+    def recordings(self) -> int:
+        """Number of recordings in the listing; several files may be one of them."""
+        return self.listing.recordings - self.ambiguous.files + self.ambiguous.recordings
+
     def left(self) -> int:
         """Return how many listed recordings are to be scored, or tried again, by a later run."""
         all_due = Choice(keep_since=self.choice.keep_since, rescore=self.choice.rescore)
@@ -88,9 +96,10 @@ class Task:
         return self._planner().scored_otherwise(self.config.scoring_fingerprint)
 
     def listed(self) -> pd.DataFrame:
-        """Return the whole listing, in memory."""
+        """Return the whole listing, in memory, without files of which several are one recording."""
         columns = ["recording_id", "uri", "version", "size", "modified_s"]
-        return pq.read_table(self.listing.place, columns=columns).to_pandas()
+        rows = pq.read_table(self.listing.place, columns=columns).to_pandas()
+        return rows[~rows["recording_id"].duplicated(keep=False)]
 
     def plan(self) -> Iterator[pd.DataFrame]:
         """Yield the plan of a run that would begin now, some rows at a time; none of them is empty."""
@@ -163,6 +172,13 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
                 say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
         say(f"{listing.recordings} recordings listed; left out: {passed_over or 'nothing'}")
         say_unreadable(recordings.unreadable)
+        ambiguous = _planner(listing, out, folder).ambiguous()
+        if ambiguous.recordings:
+            say(
+                f"{ambiguous.files} files are {ambiguous.recordings} recordings, for their names differ only in their "
+                f"Unicode form ({' and '.join(map(ascii, ambiguous.first))}): they are not scored, and what one of "
+                "them had before stays; rename or remove the others"
+            )
         if nameless := recordings.left_out[NAMELESS]:
             say(f"{nameless} folders have no name (as in a//b): nothing below them is listed; rename their files")
         yield Task(
@@ -170,6 +186,7 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
             listing,
             recordings.left_out,
             recordings.unreadable,
+            ambiguous,
             erased,
             folder,
             config,

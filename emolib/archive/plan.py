@@ -34,6 +34,8 @@ PLAN_SCHEMA = pa.schema(
         ("content_hash", pa.string()),
         ("duplicate_of", pa.string()),
         ("path", pa.string()),
+        # The names of files that share the recording_id; null in plans of before.
+        ("ambiguous", pa.string()),
     ]
 )
 
@@ -79,6 +81,9 @@ class PlannedRecording:
         `emolib.archive.duplicates`).
     path
         Where it lies in the archive, if ``uri`` is a pseudonym and the run is open (see `emolib.archive.pseudonyms`).
+    ambiguous
+        The names of several files that have its recording_id, because they differ only in their Unicode form; empty
+        where names are pseudonyms, None where it is one file.
     """
 
     block: int
@@ -100,6 +105,7 @@ class PlannedRecording:
     content_hash: str | None = None
     duplicate_of: str | None = None
     path: str | None = None
+    ambiguous: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,15 @@ from emolib.archive.duplicates import orphans
 from emolib.archive.listing import SCHEMA as LISTING, described
 from emolib.archive.metadata import Sources
 from emolib.archive.plan import KNOWN, MOST_ATTEMPTS, PASSING, PLAN_SCHEMA, Choice
-from emolib.errors import Code, SettingsError
+from emolib.errors import Code
 from emolib.sound.manifest import NO_VERSIONS
 
 if TYPE_CHECKING:
     from emolib.sound.manifest import Recording
 
 _BATCH = 50_000
+AMBIGUOUS = "ambiguous"
+"""In place of the version of a recording that is several files."""
 
 
 class Waiting(NamedTuple):
@@ -33,6 +35,22 @@ class Waiting(NamedTuple):
 
     recordings: int
     estimated_s: float
+
+
+class Ambiguous(NamedTuple):
+    """Recordings that are several files, whose names differ only in their Unicode form.
+
+    Attributes
+    ----------
+    recordings, files
+        How many of either.
+    first
+        The names of the files of one of them.
+    """
+
+    recordings: int
+    files: int
+    first: tuple[str, ...]
 
 
 class Planner:
@@ -49,8 +67,6 @@ class Planner:
 
     Raises
     ------
-    SettingsError
-        If two rows of the listing have one recording_id.
     OSError
         Like every method: with `errno.ENOSPC`, if the folder is full.
     """
@@ -59,7 +75,7 @@ class Planner:
         self._folder = folder
         with self._room():
             self._database = connected(folder, {"listing": listing, "every_known": known})
-            self._refuse_twins()
+            self._look_for_twins()
             self._look_at_known()
 
     def _room(self) -> AbstractContextManager[None]:
@@ -83,17 +99,43 @@ class Planner:
         lost = pa.table({"recording_id": sorted(orphans(related))}, schema=pa.schema([("recording_id", pa.string())]))
         self._database.register("orphans", lost)
 
-    def _refuse_twins(self) -> None:
-        twins = self._database.execute(
-            "select uri from listing where recording_id = (select recording_id from listing group by recording_id "
-            "having count(*) > 1 order by recording_id limit 1) order by uri limit 2"
+    def _look_for_twins(self) -> None:
+        """Make one recording of the files that have one recording_id: their names differ only in their Unicode form.
+
+        It is named like the first of them, and due where no row of before tells of one of them as it is now.
+        """
+        self._database.execute(
+            """
+            create table twins as
+            select recording_id, list(uri order by uri) as uris, list(version) as versions,
+                max(modified_s) as modified_s
+            from listing where recording_id in
+                (select recording_id from listing group by recording_id having count(*) > 1)
+            group by recording_id
+            """
+        )
+        nobody = "cast(null as varchar[])"
+        self._database.execute(
+            f"""
+            create view recordings as
+            select *, {nobody} as uris, {nobody} as versions from listing
+                where recording_id not in (select recording_id from twins)
+            union all
+            select first.* replace ('{AMBIGUOUS}' as version, twins.modified_s as modified_s, 0.0 as estimated_s),
+                uris, versions
+            from (
+                select distinct on (recording_id) * from listing
+                where recording_id in (select recording_id from twins) order by recording_id, uri
+            ) first join twins using (recording_id)
+            """
+        )
+
+    def ambiguous(self) -> Ambiguous:
+        """Return how many recordings of the listing are several files, and which are the first of them."""
+        ((recordings, files, first),) = self._database.execute(
+            "select count(*), coalesce(sum(len(uris)), 0), min(uris) from twins"
         ).fetchall()
-        if twins:
-            first, second = (ascii(uri) for (uri,) in twins)
-            raise SettingsError(
-                f"{first} and {second} have one recording_id, expected URIs that are distinct in Unicode form NFC; "
-                "rename one of them"
-            )
+        return Ambiguous(int(recordings), int(files), tuple(first or ()))
 
     def waiting(self, choice: Choice) -> Waiting:
         """Return how much is due, whether a run takes it or not."""
@@ -159,7 +201,9 @@ class Planner:
                 blocks.of(rows["date"].to_pylist(), rows["estimated_s"].to_numpy().tolist()), pa.int32()
             )
             nothing = pa.nulls(len(rows), pa.string())
-            columns |= dict.fromkeys(("content_hash", "duplicate_of", "path"), nothing)
+            columns |= dict.fromkeys(("content_hash", "duplicate_of", "path", "ambiguous"), nothing)
+            if rows["uris"].null_count < len(rows):
+                columns["ambiguous"] = pa.array(map(_named, rows["uris"].to_pylist()), pa.string())
             yield pa.table({name: columns[name] for name in PLAN_SCHEMA.names}).cast(PLAN_SCHEMA)
 
     def _due(self, choice: Choice) -> duckdb.DuckDBPyRelation:
@@ -170,13 +214,17 @@ class Planner:
         return self._database.sql(
             """
             with facts as (
-                select listing.*, known.recording_id is null as is_new, known.attempts as before, known.code,
-                    known.scoring_fingerprint, listing.version not in $no_versions as is_readable,
-                    -- A file that can't be looked at tonight is no reason to give up what is known of it.
-                    is_new or (known.version <> listing.version and is_readable) as changed
-                from listing left join known using (recording_id)
+                select recordings.*, known.recording_id is null as is_new, known.attempts as before, known.code,
+                    known.scoring_fingerprint, uris is not null as is_ambiguous,
+                    case when is_ambiguous then not list_has_any(versions, $no_versions)
+                        else recordings.version not in $no_versions end as is_readable,
+                    -- A file that can't be looked at tonight, or another one of nearly its name, is no reason to give
+                    -- up what is known of it.
+                    is_new or (is_readable and known.version <> recordings.version
+                        and not (is_ambiguous and list_contains(versions, known.version))) as changed
+                from recordings left join known using (recording_id)
             )
-            select * exclude (is_new, before, code, scoring_fingerprint, is_readable, changed),
+            select * exclude (is_new, before, code, scoring_fingerprint, is_ambiguous, is_readable, changed, versions),
                 cast(case when changed then 1 else before + 1 end as integer) as attempts, not is_new as replaces,
                 case
                     -- Not a number where nobody knows it, the highest of all to DuckDB.
@@ -186,12 +234,14 @@ class Planner:
                 end as left_because
             from facts
             where changed or code in $retry or (code in $passing and before < $most)
-                or ($rescore is not null and is_readable and scoring_fingerprint is distinct from $rescore)
+                or ($rescore is not null and is_readable and scoring_fingerprint is distinct from $rescore
+                    and (not is_ambiguous or code = $ambiguous))
                 or recording_id in (from twice) or recording_id in (from orphans)
             """,
             params={
                 "no_versions": list(NO_VERSIONS),
                 "retry": [code.value for code in choice.retry],
+                "ambiguous": Code.AMBIGUOUS.value,
                 "passing": [code.value for code in PASSING],
                 "most": MOST_ATTEMPTS,
                 "rescore": choice.rescore,
@@ -216,6 +266,10 @@ class Planner:
             return newest
         left = rows.set_alias("due").join(newest.project("recording_id"), "recording_id", how="anti")
         return newest.union(_up_to(left, backfill_s, "date, uri"))
+
+
+def _named(uris: list[str] | None) -> str | None:
+    return None if uris is None else " and ".join(map(ascii, uris))
 
 
 def _up_to(rows: duckdb.DuckDBPyRelation, seconds: float, order: str) -> duckdb.DuckDBPyRelation:
@@ -276,11 +330,6 @@ def plan(
     -------
     pandas.DataFrame
         The columns of `PLAN_SCHEMA`.
-
-    Raises
-    ------
-    SettingsError
-        If two of the recordings have one recording_id.
 
     Examples
     --------

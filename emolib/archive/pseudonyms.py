@@ -84,5 +84,6 @@ class Pseudonyms:
             ],
             "agent": [self.of(name, "agent") if isinstance(name, str) else None for name in plan["agent"]],
             "extra": [None] * len(plan),
+            "ambiguous": ["" if isinstance(names, str) else None for names in plan["ambiguous"]],
         }
         return plan.assign(**{name: pd.Series(list(values), plan.index, object) for name, values in named.items()})

@@ -107,6 +107,9 @@ def score_recordings(
     known_audio = None if file is None else load_known_audio(file.path, file.known_audio_id)
     heard = []
     for each in planned:
+        if each.ambiguous is not None:
+            heard.append(_Heard(each, Code.AMBIGUOUS, _AMBIGUOUS.format(each.ambiguous)))
+            continue
         if verdicts and (verdict := verdicts.get(each.recording_id)):
             heard.append(_Heard(each, verdict.code, verdict.message))
             continue
@@ -123,6 +126,9 @@ def score_recordings(
         waiting.flush()
     labels = labels_of(bundle, config)
     return [_rows(each, labels) for each in heard]
+
+
+_AMBIGUOUS = "{} found, names that differ only in their Unicode form, expected one of them; rename or remove the others"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ import math
 import os
 import signal
 import threading
+import unicodedata
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +21,7 @@ from emolib.archive.duplicates import orphans
 from emolib.archive.listing import described, store
 from emolib.archive.plan import KNOWN, PLAN_SCHEMA, Choice
 from emolib.archive.planning import Planner, plan
-from emolib.errors import Code, SettingsError
+from emolib.errors import Code
 from emolib.sound.manifest import Recording, recording_id
 
 NAMES = st.builds(
@@ -64,10 +65,54 @@ def test_a_plan_holds_each_unknown_recording_once_in_blocks_of_one_date(
     pd.testing.assert_frame_equal(planned, shuffled)
 
 
-def test_two_spellings_of_one_name_are_refused() -> None:
-    listing = _listing({"caf\u00e9.wav": (1, 0.0), "cafe\u0301.wav": (1, 0.0)})
-    with pytest.raises(SettingsError, match="NFC"):
-        plan(listing.itertuples(index=False), _known(listing[:0]), block_s=60)
+_SPELLINGS = st.tuples(
+    st.text("aé", min_size=1, max_size=2),
+    st.lists(st.sampled_from(["NFC", "NFD"]), min_size=1, max_size=2, unique=True),
+    st.lists(st.sampled_from(["1", "2", "missing", "unreadable"]), min_size=2, max_size=2),
+    st.sampled_from([None, "1", "2", "ambiguous"]),
+)
+
+
+@given(st.lists(_SPELLINGS, max_size=6, unique_by=lambda each: each[0]), st.randoms(use_true_random=False))
+def test_files_whose_names_differ_in_their_unicode_form_are_one_recording(
+    drawn: list[tuple[str, list[str], list[str], str | None]], random: Any
+) -> None:
+    """It is due, as ambiguous, unless its row tells of one of them as it is, or one can't be looked at."""
+    listed, known, expected = [], [], []
+    for name, forms, versions, before in drawn:
+        uris = sorted({unicodedata.normalize(form, f"2024-05-01/{name}.wav") for form in forms})
+        files = [(recording_id(uri), uri, version, 9, 0.0) for uri, version in zip(uris, versions, strict=False)]
+        listed += files
+        there, looked_at = {file[2] for file in files}, not {"missing", "unreadable"} & {file[2] for file in files}
+        if before is not None:
+            known.append((files[0][0], before, "ambiguous" if before == "ambiguous" else "ok", 1))
+        version = "ambiguous" if len(files) > 1 else files[0][2]
+        if before is None or (looked_at and before not in {version, *there}):
+            names = " and ".join(map(ascii, uris)) if len(files) > 1 else None
+            expected.append((uris[0], version, names, before is not None))
+    random.shuffle(listed)
+    rows = pd.DataFrame(known, columns=["recording_id", "version", "code", "attempts"])
+    planned = plan([Recording(*each) for each in listed], rows, block_s=60)
+    named = planned["ambiguous"].astype(object).where(planned["ambiguous"].notna(), None)
+    found = zip(planned["uri"], planned["version"], named, planned["replaces"], strict=True)
+    assert list(found) == sorted(expected)
+
+
+def test_an_ambiguous_recording_is_tried_again_as_one_alone() -> None:
+    listing = _listing({"caf\u00e9.wav": (1, 0.0), "cafe\u0301.wav": (2, 5.0), "b.wav": (1, 0.0)})
+    known = _known(listing).drop_duplicates("recording_id").assign(code=["unreadable", "ok"])
+
+    def due(**choice: Any) -> list[tuple[str, str, int]]:
+        chosen = Choice(now_s=1000.0, **choice)
+        planned = plan(listing.itertuples(index=False), known, block_s=60, choice=chosen)
+        return list(planned[["uri", "version", "attempts"]].itertuples(index=False, name=None))
+
+    assert due() == [("cafe\u0301.wav", "ambiguous", 2)]
+    assert due(settle_s=996.0) == []  # the younger of the two may still be written to
+    known["code"] = ["ambiguous", "ok"]
+    known["version"] = ["ambiguous", "1-1"]
+    assert due() == []
+    assert due(retry=frozenset([Code.AMBIGUOUS])) == [("cafe\u0301.wav", "ambiguous", 2)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Archives as they are: litter, excluded files, folders that can't be read."""
+"""Archives as they are: litter, excluded files, folders that can't be read, names that differ in their Unicode form."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from emolib import archive
 from emolib.archive import ledger
-from tests.jobs.conftest import run_emolib, tables
+from tests.jobs.conftest import assert_same_rows, run_emolib, tables
+
+_NFC, _NFD = (unicodedata.normalize(form, "2024-05-01/café.wav") for form in ("NFC", "NFD"))
 
 
 @pytest.fixture
@@ -147,3 +150,83 @@ def test_what_is_excluded_later_keeps_its_rows(
     refused = run_emolib(*asked, "--exclude", "../other")
     assert refused.exit_code == 2
     assert "exclude '../other' found" in refused.summary["error"]
+
+
+@pytest.mark.slow
+def test_two_spellings_of_one_name_fail_until_one_of_them_goes(
+    root: Path,
+    good: list[Path],
+    model: Path,
+    cluster: tuple[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    _add(root, _NFC, good[2])
+    other = _add(root, _NFD, good[3])
+    if len(list(other.parent.iterdir())) == 2:
+        pytest.skip("this file system keeps one Unicode form")
+    asked = _asked(root, model, tmp_path / "P", cluster, "--find-duplicates")
+    night = run_emolib(*asked)
+    assert (night.exit_code, night.summary["problems"], night.summary["codes"]) == (1, 0, {"ok": 2, "ambiguous": 1})
+    assert (night.summary["listed"], night.summary["recordings"], night.summary["ambiguous"]) == (3, 3, 1)
+    assert r"'2024-05-01/cafe\u0301.wav' and '2024-05-01/caf\xe9.wav'" in capfd.readouterr().err
+    rows = archive.read(tmp_path / "P", table="recordings").set_index("code")
+    (row,) = rows.loc[["ambiguous"]].to_dict("records")
+    assert row["outcome"] == "failed"
+    assert r"'2024-05-01/cafe\u0301.wav' and '2024-05-01/caf\xe9.wav' found" in row["message"]
+    again = run_emolib(*asked)
+    assert (again.exit_code, again.summary["recordings"], again.summary["ambiguous"]) == (0, 0, 1)
+    assert run_emolib(*asked, "--retry", "ambiguous").summary["codes"] == {"ambiguous": 1}
+
+    other.unlink()
+    mended = run_emolib(*asked)
+    assert (mended.exit_code, mended.summary["problems"], mended.summary["codes"]) == (0, 0, {"ok": 1})
+    assert run_emolib("score", root, "--model", model, "--out", tmp_path / "plain", *cluster).exit_code == 0
+    left, plain = (archive.read(place, table="windows") for place in (tmp_path / "P", tmp_path / "plain"))
+    keys = ["recording_id", "channel", "start_s"]
+    left, plain = (each.drop(columns="run_id").sort_values(keys, ignore_index=True) for each in (left, plain))
+    assert left.equals(plain)
+
+
+@pytest.mark.slow
+def test_another_spelling_takes_nothing_from_what_was_scored(
+    root: Path, good: list[Path], model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    """A synchronisation that writes every name anew must not cost the archive its labels."""
+    first = _add(root, _NFC, good[2])
+    asked = _asked(root, model, tmp_path / "P", cluster)
+    assert run_emolib(*asked).exit_code == 0
+    shutil.copytree(tmp_path / "P", tmp_path / "before")
+    other = _add(root, _NFD, good[3])
+    if len(list(other.parent.iterdir())) == 2:
+        pytest.skip("this file system keeps one Unicode form")
+    night = run_emolib(*asked)
+    assert (night.exit_code, night.summary["recordings"], night.summary["ambiguous"]) == (0, 0, 1)
+    assert_same_rows(tmp_path / "P", tmp_path / "before")
+    rescored = run_emolib(*asked, "--rescore", "--min-speech-s", "0.5")
+    assert rescored.summary["codes"] == {"ok": 2}  # whichever file it would be
+    assert rescored.summary["scored_otherwise"] == 1
+    assert run_emolib(*asked, "--min-speech-s", "0.5").summary["recordings"] == 0
+    first.write_bytes(good[1].read_bytes())  # none of the two is what the row tells of
+    changed = run_emolib(*asked, "--min-speech-s", "0.5", "--settle-s", "0")
+    assert (changed.exit_code, changed.summary["codes"], changed.summary["problems"]) == (1, {"ambiguous": 1}, 0)
+    first.unlink()
+    mended = run_emolib(*asked, "--min-speech-s", "0.5")
+    assert (mended.exit_code, mended.summary["codes"]) == (0, {"ok": 1})
+
+
+@pytest.mark.slow
+def test_ambiguous_names_have_pseudonyms(
+    root: Path, good: list[Path], model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    _add(root, _NFC, good[2])
+    if len(list(_add(root, _NFD, good[3]).parent.iterdir())) == 2:
+        pytest.skip("this file system keeps one Unicode form")
+    (tmp_path / "key").write_text("correct horse battery staple")
+    asked = _asked(root, model, tmp_path / "P", cluster, "--exclude", "secret", "--pseudonyms", str(tmp_path / "key"))
+    night = run_emolib(*asked)
+    assert (night.summary["codes"], night.summary["problems"]) == ({"ok": 2, "ambiguous": 1}, 0)
+    assert archive.read(tmp_path / "P", table="recordings")["message"].isna().all()
+    (run,) = ledger.runs(tmp_path / "P")
+    assert sorted(run.plan()["ambiguous"].dropna()) == [""]
+    assert "secret" not in str(run.config.exclude)
