@@ -42,9 +42,10 @@ A killed job goes on where it was when the same command is run again (extract
 wants --resume). Every command takes --config FILE.toml: a table per command
 ([score], [train], ...) whose keys are its options; flags win over it.
 
-Exit codes: 0 done; 1 done, but too many failures; 2 wrong usage or settings;
-3 another run holds the lock; 4 the model gives other numbers on this machine;
-5 interrupted, run it again; 6 verify found damage; 70 unexpected.
+Exit codes: 0 done; 1 done, but too many failures, or folders that could not
+be read; 2 wrong usage or settings; 3 another run holds the lock; 4 the model
+gives other numbers on this machine; 5 interrupted, run it again; 6 verify
+found damage; 70 unexpected.
 """
 
 # Loaded only when called for: `emolib --help` starts no scheduler and TensorFlow is imported by what trains.
