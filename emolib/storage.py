@@ -321,7 +321,17 @@ def read_text(path: AnyPath) -> str:
     SettingsError
         If it is in another encoding.
     """
-    data = resolve(path).read_bytes()
+    return text_of(resolve(path).read_bytes(), path)
+
+
+def text_of(data: bytes, path: AnyPath) -> str:
+    """Return the text of bytes that were read from a path, see `read_text`.
+
+    Raises
+    ------
+    SettingsError
+        If it is in another encoding.
+    """
     if b"\0" in data:  # as every second byte of UTF-16 is
         raise SettingsError(f"{path} is no text in UTF-8, but perhaps in UTF-16, expected UTF-8: save it as that")
     try:

@@ -55,11 +55,14 @@ class Options:
     pattern
         What the paths of recordings say of their calls: a regular expression with named groups, such as
         `(?P<site>[a-z]+)/(?P<call_id>[0-9]+)_(?P<direction>in|out)`. Names: call_id, date (year, month, day), direction
-        (inbound or in, outbound or out), agent, queue, site; any other goes to the column extra.
+        (inbound or in, outbound or out), agent, queue, site; any other goes to the column extra. A name that is one
+        letter away from one of these is refused.
     calls_table
-        A table of calls, CSV or Parquet, a path or URL, with a column call_id and columns of those names; any other
-        goes to extra. What a path says goes before. A call is looked for by the id in the path, else by the name of the
-        file without suffix. Recordings of which neither knows anything are planned as without them.
+        A table of calls, CSV or Parquet, a path or URL, with a column call_id and columns of those names, in any case
+        and with spaces or hyphens; any other goes to extra, also `extra.dates`, which would be taken for a slip as
+        `dates`. What a path says goes before. A call is looked for by the id in the path, else by the name of the file
+        without suffix. Recordings of which neither knows anything are planned as without them. Rows that can't be read
+        are left out, counted and said.
     exclude
         Files and folders to leave out, with all that lies in them: a pattern of names (test, *.bak), or with a slash of
         paths relative to the archive (2023/*, **/old/*.wav; ** stands for any number of folders); may be given several
@@ -159,10 +162,11 @@ class Options:
         SettingsError
             If the pattern or the table is none, or says nothing of calls.
         """
-        return Sources(
-            pattern=None if self.pattern is None else pattern_of(self.pattern),
-            calls=None if self.calls_table is None else calls_table(self.calls_table),
-        )
+        pattern = None if self.pattern is None else pattern_of(self.pattern)
+        if self.calls_table is None:
+            return Sources(pattern)
+        calls = calls_table(self.calls_table)
+        return Sources(pattern, calls, calls.faults)
 
 
 def _known_audio(path: str | None) -> dict[str, str] | None:

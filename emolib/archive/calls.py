@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from emolib.archive.metadata import NAMES, Sources
+from emolib.archive.metadata import EXTRA, NAMES, Sources
 from emolib.config import Role, ScoringConfig
 
 # Most explicit first: eight digits in a row may also be a telephone number or an order.
@@ -94,12 +94,13 @@ def call_of(recording_id: str, uri: str, modified_s: float, sources: Sources | N
         day, source = known["date"], "path" if "date" in in_path else "sidecar"
     else:
         day, source = call_date(uri, modified_s)
+    extra = {name.removeprefix(EXTRA): value for name, value in known.items() if name not in NAMES}
     return Call(
         known.get("call_id", recording_id),
         day,
         source,
         **{name: known.get(name) for name in NAMES if name not in ("call_id", "date")},
-        extra=tuple(sorted((name, value) for name, value in known.items() if name not in NAMES)) or None,
+        extra=tuple(sorted(extra.items())) or None,
     )
 
 

@@ -83,11 +83,21 @@ def open_csv(table: AnyPath) -> io.StringIO:
         If it is not in UTF-8, or has semicolons or tabs between its columns, as some spreadsheets write it.
     """
     text = read_text(table)
-    header = text.partition("\n")[0]
+    expect_commas(table, text.partition("\n")[0])
+    return io.StringIO(text)
+
+
+def expect_commas(table: AnyPath, header: str) -> None:
+    """Refuse a CSV file whose header has semicolons or tabs between its names.
+
+    Raises
+    ------
+    SettingsError
+        If it has.
+    """
     for name, sign in (("semicolons", ";"), ("tabs", "\t")):
         if sign in header and "," not in header:
             raise SettingsError(f"{table} has {name} between its columns, expected commas: save it with those")
-    return io.StringIO(text)
 
 
 def _load(table: UPath) -> pd.DataFrame:

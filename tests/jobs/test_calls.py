@@ -64,12 +64,18 @@ def test_all_of_it_stands_in_a_file(archive: Path, channels: Any) -> None:
         (("--pattern", "(?P<call_id"), "expected a regular expression"),
         (("--pattern", r"(\d+)"), "named groups: none"),
         (("--calls-table", "nowhere.csv"), "can't be read as a table of calls"),
+        (("--pattern", r"(?P<call_id>\d+)_(?P<direciton>in)"), "perhaps direction is meant"),
+        (("--calls-table", "nearly.csv"), "column 'direciton' found, perhaps 'direction' is meant"),
         (("--channels", "sideways:0=agent"), "channels 'sideways:0=agent' found"),
         (("--channels", "inbound:0=agent", "--channels", "inbound:0=customer"), "only once"),
         (("--channels", "inbound:0=manager"), "channels_by_direction.inbound.0"),
     ],
 )
-def test_what_says_nothing_of_calls_is_refused_before_any_work(archive: Path, asked: Any, said: str) -> None:
+def test_what_says_nothing_of_calls_is_refused_before_any_work(
+    archive: Path, asked: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (archive.parent / "nearly.csv").write_text("call_id,direciton\n3,out\n")
+    monkeypatch.chdir(archive.parent)
     ended = run_emolib("score", archive, "--model", "model", "--out", archive.parent / "P", *asked)
     assert ended.exit_code == 2
     assert said in ended.summary["error"]
