@@ -13,11 +13,27 @@ from typing import Any, NamedTuple
 from emolib.archive.metadata import EXTRA, NAMES, Sources
 from emolib.config import Role, ScoringConfig
 
-# Most explicit first: eight digits in a row may also be a telephone number or an order.
+# Most explicit first: eight digits in a row may also be a telephone number or an order. What was added later comes
+# last, so that paths keep the date that they have. Of twelve digits nobody knows whether four or two are the year.
+_YEAR = r"((?:19|20)\d\d)"
+_A_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d")
 _DATES = (
-    re.compile(r"(?<!\d)((?:19|20)\d\d)-(\d\d)-(\d\d)(?!\d)"),
-    re.compile(r"(?<!\d)((?:19|20)\d\d)/(\d\d)/(\d\d)(?!\d)"),
-    re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?!\d)"),
+    # Behind two numbers of a date there may be a year and a time: 01-05-2024-10-12.
+    re.compile(rf"(?<!\d)(?:(\d\d?)-(\d\d?)-)?{_YEAR}-(\d\d)-(\d\d)(?!\d)"),
+    re.compile(rf"(?<!\d)()(){_YEAR}/(\d\d)/(\d\d)(?!\d)"),
+    re.compile(rf"(?<!\d)()(){_YEAR}(\d\d)(\d\d)(?!\d)"),
+    re.compile(rf"(?<!\d)(?:(\d\d?)\.(\d\d?)\.)?{_YEAR}\.(\d\d)\.(\d\d)(?!\d)"),
+    re.compile(rf"(?<!\d)(?:(\d\d?)_(\d\d?)_)?{_YEAR}_(\d\d)_(\d\d)(?!\d)"),
+    re.compile(rf"(?<!\d)()(){_YEAR}(\d\d)(\d\d)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d(?:\d{{3}})?(?!\d)"),
+)
+# What looks like a date and has several readings, or no day; not just any number: it may be that of a telephone.
+_MONTH, _DAY, _TIME = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12]\\d|3[01])", "(?:[0-2]\\d[0-5]\\d(?:[0-5]\\d)?)?"
+_LIKE_DATES = re.compile(
+    r"(?<!\d)(?:\d{1,2}([-./_])\d{1,2}\1(?:19|20)?\d\d|(?:19|20)\d\d([-./_])\d{1,2}\2\d{1,2}"
+    r"|\d{1,2}[-._ ]?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-._ ]?(?:19|20)?\d\d"
+    rf"|(?:\d\d{_MONTH}{_DAY}|{_DAY}{_MONTH}\d\d){_TIME}"
+    rf"|(?:{_DAY}{_MONTH}|{_MONTH}{_DAY})(?:19|20)\d\d|(?:19|20)\d\d{_MONTH}{_DAY}\d{{4,6}})(?!\d)",
+    re.IGNORECASE,
 )
 
 # Of calls of which nobody knows it.
@@ -107,8 +123,9 @@ def call_of(recording_id: str, uri: str, modified_s: float, sources: Sources | N
 def call_date(uri: str, modified_s: float) -> tuple[str, str]:
     """Return the date of a call and where it comes from.
 
-    A date in the path counts (``YYYY-MM-DD``, else ``YYYY/MM/DD``, else ``YYYYMMDD``; of several the one nearest to the
-    file's own name), otherwise the day (UTC) on which the file was modified.
+    A date in the path counts (``YYYY-MM-DD``, else ``YYYY/MM/DD``, else ``YYYYMMDD``, else ``YYYY.MM.DD``, else
+    ``YYYY_MM_DD``, else ``YYYYMMDDHHMMSS``; of several the one nearest to the file's own name), otherwise the day (UTC)
+    on which the file was modified.
 
     Examples
     --------
@@ -118,12 +135,14 @@ def call_date(uri: str, modified_s: float) -> tuple[str, str]:
     ('2024-05-01', 'path')
     >>> call_date("site-3/20240229_0800.wav", 0.0)
     ('2024-02-29', 'path')
+    >>> call_date("20240501080000.wav", 0.0), call_date("call_2024.05.01.wav", 0.0)
+    (('2024-05-01', 'path'), ('2024-05-01', 'path'))
     >>> call_date("20230229/a.wav", 86_400.0)  # 2023 had no 29 February
     ('1970-01-02', 'modified')
     >>> call_date("a.wav", float("nan"))
     ('1970-01-01', 'unknown')
     """
-    for pattern in _DATES:
+    for pattern in _DATES if _A_YEAR.search(uri) else ():
         for found in reversed(pattern.findall(uri)):
             if day := _day(*found):
                 return day, "path"
@@ -133,8 +152,22 @@ def call_date(uri: str, modified_s: float) -> tuple[str, str]:
         return UNKNOWN_DATE, "unknown"
 
 
+def unread_date(uri: str) -> str | None:
+    """Return what in a path looks like a date and is read as none, because it has several readings or no day.
+
+    Examples
+    --------
+    >>> [unread_date(uri) for uri in ("a/240501_17.wav", "01.05.2024/a.wav", "1May2024.wav", "2024-13-01.wav", "a.wav")]
+    ['240501', '01.05.2024', '1May2024', '2024-13-01', None]
+    """
+    found = _LIKE_DATES.search(uri)
+    return found and found[0]
+
+
 @lru_cache(maxsize=10_000)  # an archive has millions of recordings, and some days
-def _day(year: str, month: str, day: str) -> str | None:
+def _day(first: str, second: str, year: str, month: str, day: str) -> str | None:
+    if first and 0 < min(int(first), int(second)) <= 12 and max(int(first), int(second)) <= 31:
+        return None
     try:
         return date(int(year), int(month), int(day)).isoformat()
     except ValueError:  # no such day

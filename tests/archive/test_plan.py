@@ -215,6 +215,18 @@ def test_what_is_due_and_taken_is_what_the_words_say(rows: list[Any], choice: Ch
     assert found == _by_hand(recordings, table, choice)
 
 
+def test_a_row_keeps_its_date_where_another_one_is_read_now() -> None:
+    """Scored under the day of modification, before its path was read: it is not planned, so neither moved nor twice."""
+    rows = [Recording(recording_id(uri), uri, "2", 16_000, 1e9) for uri in ("2024.05.01/a.wav", "20240501080000.wav")]
+    known = _known(pd.DataFrame(rows))
+    assert plan(rows, known, block_s=600).empty
+    assert plan(rows, known, block_s=600, choice=Choice(keep_since="2010-01-01", date="2024-05-01")).empty
+    assert plan(rows, known[:1], block_s=600)["date"].tolist() == ["2024-05-01"]
+    # Only what is scored again for another reason gets it: the one row of the recording is replaced.
+    again = plan([row._replace(version="3") for row in rows], known, block_s=600)
+    assert again[["date", "replaces"]].to_numpy().tolist() == [["2024-05-01", True]] * 2
+
+
 def _by_hand(recordings: list[Recording], known: pd.DataFrame, choice: Choice) -> list[tuple[str, int, bool]]:
     last, lost, due = {row.recording_id: row for row in known.itertuples()}, orphans(known), []
     twice = set(known.loc[known["recording_id"].duplicated(), "recording_id"])
