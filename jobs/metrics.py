@@ -19,6 +19,7 @@ _PLAIN = {
     "unreadable_folders": ("folders_unreadable", "Folders of the archive that could not be read"),
     "ambiguous": ("recordings_ambiguous", "Recordings that are files whose names differ only in their Unicode form"),
     "left_for_later": ("recordings_left", "Recordings that are left for a later night"),
+    "table_rows_unread": ("calls_table_rows_unread", "Rows of the table of calls that can't be read"),
     "problems": ("verify_problems", "Problems that verify found"),
 }
 

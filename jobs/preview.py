@@ -31,6 +31,7 @@ def show_plan(task: Task, *, job: str) -> Result:
             kept = by_date.setdefault(str(date), [0.0, 0.0])
             kept[0], kept[1] = kept[0] + seconds["size"], kept[1] + seconds["sum"]
         sample.take(rows)
+    gaps.say()
     hours = sum(seconds for _, seconds in by_date.values()) / 3600
     core_hours = hours / (ledger.speed(task.out) or _TIMES_REAL_TIME)
     memory = f"{SCORING_MEMORY / 2**30:.1f} GiB a worker"
@@ -69,6 +70,7 @@ def show_plan(task: Task, *, job: str) -> Result:
             "skipped": skipped,
             "memory": {"worker_bytes": SCORING_MEMORY, "recording": task.config.limits.recording_memory},
             **gaps.found,
+            **task.unread_rows(),
             "against_policy": policy,
             "blocks": blocks,
             "estimated_hours": round(float(hours), 3),

@@ -73,7 +73,8 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
                 named = find_duplicates(client, task.config.archive, task.out, together, task.listed(), task.pseudonyms)
                 planned = iter([named])
             gaps = Gaps(task.sources)
-            run = ledger.Run.create(task.out, config=task.config, plan=gaps.counted(_while_held(lock, planned)))
+            counted = gaps.counted(_while_held(lock, planned))
+            run = ledger.Run.create(task.out, config=task.config, plan=counted, gaps=gaps.found)
             gaps.say()
             _execute(client, run, lock)
             finished.append(run)
@@ -146,7 +147,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     codes, audio_s = run.totals()
     lock.check()
     speed = round(heard_s / core_s, 1) if core_s else None
-    run.close({**_counts(codes), "audio_s": round(audio_s, 1), "times_real_time": speed})
+    run.close({**_counts(codes), "audio_s": round(audio_s, 1), "times_real_time": speed, "gaps": run.gaps()})
 
 
 def _stall_s(run: ledger.Run) -> float:
@@ -165,12 +166,13 @@ def _counts(codes: Mapping[str, int]) -> dict[str, Any]:
 
 def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, options: Options) -> Result:
     """Say what the closed runs came to, and whether too many recordings failed."""
-    codes: Counter[str] = Counter()
+    codes, gaps = Counter[str](), Gaps(task.sources).found  # zeros
     audio_s = 0.0
     for run in runs:
         stored = run.summary()
         codes.update(stored["codes"])
         audio_s += stored["audio_s"]
+        gaps.update(stored["gaps"])
     counts = _counts(codes)
     if codes:
         rows = [[code, Code(code).outcome.value, count] for code, count in sorted(codes.items())]
@@ -190,6 +192,8 @@ def summarise(task: Task, runs: list[ledger.Run], *, job: str, seconds: float, o
         "ambiguous": task.ambiguous.recordings,
         **counts,
         "audio_s": round(audio_s, 1),
+        **gaps,
+        **task.unread_rows(),
         "left_for_later": task.left(),
         "scored_otherwise": others,
         "seconds": round(seconds, 2),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from emolib.archive import ledger
 from emolib.archive.blocks import load_bundle
+from emolib.archive.calls import unread_date
 from emolib.archive.forgetting import without_buried
 from emolib.archive.listing import StoredListing, described, store
 from emolib.archive.metadata import Sources
@@ -95,6 +96,10 @@ class Task:
         """Return how many recordings have rows that were scored by other settings, or by another model."""
         return self._planner().scored_otherwise(self.config.scoring_fingerprint)
 
+    def unread_rows(self) -> dict[str, int]:
+        """Return how many rows of the table of calls can't be read, as a summary has it; empty without a table."""
+        return {} if self.sources.calls is None else {"table_rows_unread": self.sources.faults.rows}
+
     def listed(self) -> pd.DataFrame:
         """Return the whole listing, in memory, without files of which several are one recording."""
         columns = ["recording_id", "uri", "version", "size", "modified_s"]
@@ -170,6 +175,8 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
         for last in ledger.runs(out)[-1:]:
             if (last.config.pattern, last.config.calls_table) != (config.pattern, config.calls_table):
                 say("another pattern, or table of calls, than the last run had: rows that are there stay as they are")
+        if faults := sources.faults.rows:
+            say(f"{faults} of {sources.faults.of} rows of the table of calls are left out, {sources.faults.first}")
         say(f"{listing.recordings} recordings listed; left out: {passed_over or 'nothing'}")
         say_unreadable(recordings.unreadable)
         ambiguous = _planner(listing, out, folder).ambiguous()
@@ -258,37 +265,58 @@ def paths_of(planned: pd.DataFrame) -> pd.Series:
     return planned["path"].where(planned["path"].notna(), planned["uri"])
 
 
-_GAPS = {
-    "pattern_unmatched": "the pattern is not found in their paths",
-    "table_unknown": "the table knows no such call",
-}
-
-
 class Gaps:
-    """Of how many planned recordings the pattern, and the table of calls, know nothing.
+    """What is not known of the calls of planned recordings.
 
     Attributes
     ----------
     found
-        By what it is that knows nothing; empty where there are neither.
+        ``dated_by_modification``: recordings of which neither path nor table has a date. With a pattern
+        ``pattern_unmatched``, recordings of which it says nothing; with a table ``table_unknown``, those that are not
+        in it.
     """
 
     def __init__(self, sources: Sources) -> None:
         self._sources, self._recordings = sources, 0
-        self.found: Counter[str] = Counter(sources.gaps([]))
+        self.found: Counter[str] = Counter({"dated_by_modification": 0, **sources.gaps([])})
+        self._unread_date = self._unread = ""
+        self._forms: tuple[str, str] | None = None
 
     def counted(self, planned: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Pass a plan on, and count."""
         for rows in planned:
+            paths = paths_of(rows)
+            undated = paths[~rows["date_source"].isin(["path", "sidecar"])]
+            gaps = {"dated_by_modification": len(undated), **self._sources.gaps(paths.tolist())}
+            self.found.update(gaps)
+            if not self._unread_date:
+                self._unread_date = next(filter(None, map(unread_date, undated)), "")
+            if gaps.get("pattern_unmatched") and not self._unread:
+                self._unread = next(filter(None, map(self._sources.unread, paths)), "")
+            self._forms = self._forms or self._sources.forms(paths.iloc[0])
             self._recordings += len(rows)
-            self.found.update(self._sources.gaps(paths_of(rows).tolist()))
             yield rows
 
     def say(self) -> None:
         """Say what was counted."""
         for gap, count in self.found.items():
             if count:
-                say(f"{count} of {self._recordings} recordings: {_GAPS[gap]}")
+                say(f"{count} of {self._recordings} recordings: {self._meaning(gap, count)}")
+
+    def _meaning(self, gap: str, count: int) -> str:
+        if gap == "pattern_unmatched":
+            found = f", or what it finds can't be read, such as {self._unread}" if self._unread else ""
+            return f"the pattern is not found in their paths{found}"
+        if gap == "table_unknown":
+            forms = ""
+            if count == self._recordings and self._forms is not None:
+                forms = ": it is asked for ids of the form {!r}, and has such as {!r}".format(*self._forms)
+            return f"the table knows no such call{forms}"
+        found = f", {self._unread_date!r} found" if self._unread_date else ""
+        return (
+            f"no date is read in their paths{found}, expected such as 2026-11-25, 20261125, 2026.11.25 or "
+            "20261125080000: the day of modification counts; a --calls-table may tell the date"
+        )
 
 
 def _block_s(total_s: float, workers: int) -> float:

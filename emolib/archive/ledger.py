@@ -131,8 +131,16 @@ class Run:
     config: RunConfig
 
     @classmethod
-    def create(cls, pred: AnyPath, *, config: RunConfig, plan: Iterable[pd.DataFrame]) -> Run:
-        """Store the settings and the plan of a new run, some rows at a time; from then on it is open."""
+    def create(
+        cls, pred: AnyPath, *, config: RunConfig, plan: Iterable[pd.DataFrame], gaps: Mapping[str, int] | None = None
+    ) -> Run:
+        """Store the settings and the plan of a new run, some rows at a time; from then on it is open.
+
+        Parameters
+        ----------
+        gaps
+            What is not known of the planned calls, counted while the plan is read.
+        """
         run = cls(resolve(pred), _next_id(pred), config)
         write_json(run.folder / "config.json", config.model_dump(mode="json"))
         stored: list[dict[str, Any]] = []
@@ -146,7 +154,7 @@ class Run:
             blocks += int(rows["block"].nunique()) - is_continued
             stored.append({"name": name, "first_block": first, "last_block": last})
         facts = {"recordings": recordings, "blocks": blocks, "estimated_s": estimated_s, "parts": stored}
-        write_json(run.folder / "plan.json", facts)
+        write_json(run.folder / "plan.json", facts | {"gaps": dict(gaps or {})})
         return run
 
     @classmethod
@@ -183,6 +191,10 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Return what `close` wrote of a closed run."""
         return dict(read_json(self.folder / "summary.json"))
+
+    def gaps(self) -> dict[str, int]:
+        """Return what was not known of the planned calls, see `create`."""
+        return dict(read_json(self.folder / "plan.json").get("gaps", {}))  # none in older plans
 
     def plan(self, *columns: str, where: pc.Expression | None = None) -> pd.DataFrame:
         """Return the stored plan: some columns of `PLAN_SCHEMA`, or all; the rows for which something holds, or all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,24 @@ def test_a_plan_counts_what_is_not_known_and_what_policy_leaves(archive: Path) -
     found = _plan(archive, "--pattern", PATTERN, *maps, "--channels", "0=agent,1=customer", "--roles", "customer,mixed")
     assert found["against_policy"] == {"looked_at": 5}
     assert not known(archive.parent / "P")["code"].tolist()
+
+
+def test_what_of_a_table_and_of_names_is_not_read_is_counted_and_said(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (archive.parent / "calls.csv").write_text("Call ID , direction,date\n3.0,outbound,2024-05-02\n4.0,sideways,\n")
+    for name in ("rome/other", "rome/240503_5"):
+        os.utime(write_call(archive / f"{name}.wav", np.zeros(RATE, np.float32)), (1.7e9, 1.7e9))
+    found = _plan(archive, "--calls-table", archive.parent / "calls.csv")
+    said = capsys.readouterr().err
+    assert (found["table_unknown"], found["table_rows_unread"], found["dated_by_modification"]) == (6, 1, 2)
+    assert "1 of 2 rows of the table of calls are left out, line 3: direction 'sideways' found" in said
+    assert "ids of the form '999999_9', and has such as '9.9'" in said
+    assert "2 of 6 recordings: no date is read in their paths, '240503' found, expected such as 2026-11-25" in said
+    found = _plan(archive, "--pattern", r"/(?P<date>\d{6,8})_(?P<call_id>\d+)")
+    said = capsys.readouterr().err
+    assert (found["pattern_unmatched"], found["dated_by_modification"]) == (2, 2)
+    assert "or what it finds can't be read, such as date '240503' found, expected a day" in said
 
 
 @pytest.mark.parametrize("channels", ["0=agent,1=customer", ["outbound:0=agent,1=customer", "0=customer,1=agent"]])

@@ -42,6 +42,7 @@ def test_a_night_scores_what_is_new_and_the_same_night_again_nothing(
     assert (first.exit_code, first.summary["problems"]) == (0, 0)
     found = {sample.name: sample.value for sample in _samples(measures)}
     assert found["emolib_night_recordings_listed"] == first.summary["listed"]
+    assert "emolib_night_calls_table_rows_unread" not in found
     assert (found["emolib_night_exit_code"], found["emolib_night_verify_problems"]) == (0, 0)
     by_code = {each.labels["code"]: each.value for each in _samples(measures) if each.name == "emolib_night_recordings"}
     assert {code: count for code, count in by_code.items() if count} == first.summary["codes"]
@@ -238,6 +239,27 @@ def test_a_plan_says_what_is_left_and_why(growing: Path, model: Path, undisturbe
     assert found["skipped"] == {"settling": 1, "beyond_limit": found["left_for_later"] - 1}
     assert found["to_score"] == 1
     assert found["memory"]["worker_bytes"] > 0
+
+
+def test_a_row_that_is_not_read_is_counted_in_the_summary_of_its_night(
+    model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    for name in ("240503_5.wav", "6.wav"):
+        (tmp_path / f"archive/{name}").write_bytes(b"")
+    (tmp_path / "calls.csv").write_text("call_id,direction\n6,in\n7\n")
+    asked = ("nightly", tmp_path / "archive", "--model", model, "--out", tmp_path / "P", *cluster, "--settle-s", "0")
+    gaps = {"dated_by_modification": 2, "table_unknown": 1}
+    asked = (*asked, "--calls-table", tmp_path / "calls.csv", "--metrics", tmp_path / "night.prom")
+    found = run_emolib(*asked).summary
+    assert found["recordings"] == 2
+    assert {**gaps, "table_rows_unread": 1}.items() <= found.items()
+    (run,) = archive.ledger.runs(tmp_path / "P")
+    assert run.summary()["gaps"] == gaps
+    (told,) = (each for each in _samples(tmp_path / "night.prom") if "table" in each.name)
+    assert (told.name, told.value) == ("emolib_night_calls_table_rows_unread", 1)
+    found = run_emolib(*asked).summary
+    assert {**dict.fromkeys(gaps, 0), "table_rows_unread": 1}.items() <= found.items()
 
 
 @pytest.fixture
