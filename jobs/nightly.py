@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
@@ -15,7 +15,7 @@ from upath import UPath
 
 from emolib.archive.agreement import Agreement, agreement
 from emolib.archive.drift import Drift, drift
-from emolib.archive.forgetting import forget_before
+from emolib.archive.forgetting import check_retention, forget_before, kept_since
 from emolib.archive.ledger import Run
 from emolib.archive.lock import Lock
 from emolib.archive.plan import Choice
@@ -31,7 +31,7 @@ from jobs.options import Options
 from jobs.preview import show_plan
 from jobs.promote import show_agreement
 from jobs.runs import carry_out, summarise
-from jobs.tasks import prepared
+from jobs.tasks import Task, prepared
 
 _SHOWN = 5
 
@@ -48,8 +48,10 @@ def nightly(
     limit_hours: PositiveNumber = None,
     backfill_hours: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 0.0,
     keep_days: Annotated[int | None, between(1, 36_500)] = None,
+    really: Annotated[bool, Parameter(negative=())] = False,
     settle_s: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 300.0,
     plan: Annotated[bool, Parameter(negative=())] = False,
+    night: Annotated[datetime | None, Parameter(parse=False)] = None,
 ) -> Result:
     """Do a night's work: finish what was interrupted, score what is new, verify, look for drift, write a page.
 
@@ -80,10 +82,15 @@ def nightly(
     keep_days
         Retention: rows of calls that are older, in days, are removed, and such calls are not scored. Calls whose date
         nobody knows are kept.
+    really
+        Remove them although the clock is more than 7 days after the newest recording, or although they are more than
+        half of all and no earlier run had this --keep-days.
     settle_s
         Files that were changed within so many seconds may still be written to, and are left for the next night.
     plan
         Say what would be done, and stop.
+    night
+        When it begins (UTC); now if not given.
     """
     if limit_hours is not None and backfill_hours >= limit_hours:
         raise SettingsError(
@@ -96,8 +103,8 @@ def nightly(
     for name, place in (("report", report), ("metrics", metrics and str(resolve(metrics).parent))):
         if place is not None and not plan:
             _see_that_it_may_be_written(name, place)
-    out, began, night = absolute(out), time.monotonic(), datetime.now(UTC)
-    keep_since = None if keep_days is None else (night.date() - timedelta(days=keep_days)).isoformat()
+    out, began, night = absolute(out), time.monotonic(), night or datetime.now(UTC)
+    keep_since = None if keep_days is None else kept_since(night.date(), keep_days)
     choice = Choice(
         keep_since=keep_since,
         date=date,
@@ -108,11 +115,15 @@ def nightly(
         settle_s=settle_s,
     )
     if plan:
-        with prepared(archive, out, options, choice) as task:
+        with prepared(archive, out, options, choice, keep_days=keep_days) as task:
+            if not really:
+                _check_retention(task, night)
             return show_plan(task, job="nightly")
     folder = None if report is None else resolve(report) / f"{night:%Y-%m-%dT%H%M%S.%f}"  # two may end within a second
-    with _noted(folder, metrics, night), prepared(archive, out, options, choice) as task:
+    with _noted(folder, metrics, night), prepared(archive, out, options, choice, keep_days=keep_days) as task:
         with Lock(out) as lock:
+            if not really:
+                _check_retention(task, night)
             forgotten = forget_before(out, keep_since) if keep_since is not None and is_predictions(out) else 0
             runs = carry_out(task, lock)
             problems = verify(out, folder=task.folder).problems if is_predictions(out) else []
@@ -120,6 +131,8 @@ def nightly(
             whole = bool(runs) and not problems  # what is damaged may not even be readable
             drifts = drift(out, closed) if whole else []
             beside = _agreement(out, runs) if whole else None
+        if keep_days is not None and not runs and (beyond := task.skipped()["beyond_retention"]):
+            say(f"{beyond} recordings are older than {keep_days} days (--keep-days): they are not scored")
         for problem in problems[:_SHOWN]:
             say(problem)
         for each in drifts:
@@ -149,6 +162,13 @@ def nightly(
         except OSError as error:  # the night is done all the same
             say(f"the night's summary could not be written: {error}")
     return Result(summary, code)
+
+
+def _check_retention(task: Task, night: datetime) -> None:
+    """Refuse to remove what may be old by a wrong clock alone."""
+    if (keep_days := task.config.keep_days) is not None and is_predictions(task.out):
+        newest = task.newest_date(night.date().isoformat())
+        check_retention(task.out, keep_days, clock=night.date(), newest=newest)
 
 
 def _agreement(out: str, runs: Sequence[Run]) -> Agreement | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emolib.archive import ledger
@@ -100,6 +101,14 @@ class Task:
         """Return how many rows of the table of calls can't be read, as a summary has it; empty without a table."""
         return {} if self.sources.calls is None else {"table_rows_unread": self.sources.faults.rows}
 
+    def newest_date(self, until: str) -> str:
+        """Return the newest date of a listed recording that is not after a day (ISO); empty if there is none."""
+        newest = ""
+        for batch in pq.ParquetFile(self.listing.place).iter_batches(columns=["date"]):
+            dates = batch["date"]
+            newest = max(newest, pc.max(dates.filter(pc.less_equal(dates, until))).as_py() or "")
+        return newest
+
     def listed(self) -> pd.DataFrame:
         """Return the whole listing, in memory, without files of which several are one recording."""
         columns = ["recording_id", "uri", "version", "size", "modified_s"]
@@ -129,8 +138,15 @@ def _planner(listing: StoredListing, out: str, folder: Path) -> Planner:
 
 
 @contextmanager
-def prepared(archive: str, out: str, options: Options, choice: Choice | None = None) -> Iterator[Task]:
+def prepared(
+    archive: str, out: str, options: Options, choice: Choice | None = None, *, keep_days: int | None = None
+) -> Iterator[Task]:
     """Check the options and the model, and list the archive; the listing is there until the block ends.
+
+    Parameters
+    ----------
+    keep_days
+        Of the retention; it is noted with the run.
 
     Raises
     ------
@@ -157,6 +173,7 @@ def prepared(archive: str, out: str, options: Options, choice: Choice | None = N
         exclude=[each if pseudonyms is None else pseudonyms.of(each, "exclude") for each in options.exclude],
         pseudonyms=None if pseudonyms is None else pseudonyms.key_id,
         shadow=_shadow(options, bundle, scoring),
+        keep_days=keep_days,
     )
     ledger.check_out(out, config, rescore=options.rescore)
     with scratch() as folder:

@@ -10,9 +10,10 @@ which tell what is to go, last.
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,10 @@ from emolib.archive.predictions import Part, committed, scan
 from emolib.archive.rewriting import take_out
 from emolib.archive.schemas import schema
 from emolib.archive.shadow import tables_of_blocks
-from emolib.errors import EmolibError
+from emolib.errors import EmolibError, SettingsError
 from emolib.storage import AnyPath, read_json, resolve, write_json
+
+_QUIET_DAYS = 7  # of an archive that grows: beyond them the clock may be wrong
 
 
 def recordings_of(pred: AnyPath, call_id: str) -> set[str]:
@@ -75,6 +78,55 @@ def forget_before(pred: AnyPath, date: str) -> int:
             for root, table in tables:
                 part.path(root, table).unlink(missing_ok=True)
     return taken
+
+
+def kept_since(clock: dt.date, keep_days: int) -> str:
+    """Return the first day (ISO) of a retention of so many days."""
+    return (clock - dt.timedelta(days=keep_days)).isoformat()
+
+
+def check_retention(pred: AnyPath, keep_days: int, *, clock: dt.date, newest: str) -> None:
+    """See that a retention removes what is old, and not what a wrong clock, or a slip of the pen, takes for old.
+
+    Parameters
+    ----------
+    clock
+        Today, as this machine has it.
+    newest
+        The newest date (ISO) of a recording in the archive that is not after the clock; empty if there is none.
+
+    Raises
+    ------
+    SettingsError
+        If rows would be removed although the clock is more than 7 days after the newest recording; or more than half of
+        the rows, and no earlier run had this retention.
+    """
+    parts, before = committed(pred), kept_since(clock, keep_days)
+    going = _rows_in(pred, [part for part in parts if is_before(part.date, before)])
+    if not going:
+        return
+    today = clock.isoformat()
+    newest = max(newest, *(part.date for part in parts if part.date <= today), "")
+    quiet = (clock - dt.date.fromisoformat(newest)).days
+    is_usual = any(run.config.keep_days == keep_days for run in runs(pred))
+    if quiet <= _QUIET_DAYS and is_usual:
+        return  # as on most nights: the other parts are not looked at
+    total = _rows_in(pred, parts)
+    would = f"--keep-days {keep_days} would remove {going} of {total} recordings, those before {before}"
+    if quiet > _QUIET_DAYS:
+        raise SettingsError(
+            f"the clock says {today}, {quiet} days after the newest recording ({newest}), expected at most "
+            f"{_QUIET_DAYS}: {would}; set the clock, or say --really if it is right"
+        )
+    if 2 * going > total:
+        raise SettingsError(
+            f"{would}, more than half, and no earlier run had this setting; keep more days, or say --really to remove "
+            "them"
+        )
+
+
+def _rows_in(pred: AnyPath, parts: Sequence[Part]) -> int:
+    return scan(pred, "recordings", parts, pa.schema([])).count_rows() if parts else 0
 
 
 def forget_buried(pred: AnyPath) -> int:

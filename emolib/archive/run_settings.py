@@ -49,6 +49,8 @@ class RunConfig(Settings):
         Tells with which key pseudonyms were given; None: there are none.
     shadow
         A candidate that listens in; None: there is none. It changes no row of the tables.
+    keep_days
+        Of the retention that was asked for; None: there was none.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -70,6 +72,7 @@ class RunConfig(Settings):
     exclude: tuple[str, ...] = ()
     pseudonyms: str | None = None
     shadow: Shadow | None = None
+    keep_days: int | None = None
 
 
 def scoring_settings(bundle: ModelBundle, config: ScoringConfig) -> dict[str, Any]:
@@ -133,6 +136,7 @@ def run_config(
     exclude: Sequence[str] = (),
     pseudonyms: str | None = None,
     shadow: Shadow | None = None,
+    keep_days: int | None = None,
 ) -> RunConfig:
     """Return the settings of a run that scores an archive with a model.
 
@@ -174,6 +178,7 @@ def run_config(
         exclude=tuple(exclude),
         pseudonyms=pseudonyms,
         shadow=shadow,
+        keep_days=keep_days,
     )
 
 

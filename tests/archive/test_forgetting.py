@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from emolib.archive.plan import Choice
 from emolib.archive.planning import plan
 from emolib.archive.predictions import files
 from emolib.archive.verification import verify
-from emolib.errors import Code
+from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import list_recordings
 from tests.archive.conftest import killed_before_write, voice
 from tests.conftest import sampled
@@ -145,3 +147,48 @@ def test_retention_keeps_what_was_undated_once(start: Any, finish: Any, archive:
     forgetting.forget_before(pred, "2024-05-01")
     assert verify(pred).problems == []
     assert "undated.wav" not in read(pred, table="recordings")["uri"].tolist()
+
+
+def _refused(pred: Path, keep_days: int, clock: str, newest: str = "2024-05-03") -> str:
+    try:
+        forgetting.check_retention(pred, keep_days, clock=date.fromisoformat(clock), newest=newest)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+def test_a_clock_far_after_the_newest_recording_removes_nothing(pred: Path) -> None:
+    """Eight recordings, of 1 (three), 2 (two) and 3 May (three)."""
+    assert not _refused(pred, 9, "2024-05-10"), "nothing is to go"
+    assert not _refused(pred, 8, "2024-05-10")
+    assert "2024-05-11, 8 days after the newest recording (2024-05-03)" in _refused(pred, 9, "2024-05-11")
+    assert "would remove 3 of 8 recordings" in _refused(pred, 9, "2024-05-11")
+    assert not _refused(pred, 9, "2024-05-11", newest="2024-05-04"), "one that has no row yet"
+    assert not _refused(pred, 20, "2024-05-21"), "quiet, and nothing to go"
+    said = _refused(pred, 365, "2036-01-01")
+    assert "would remove 8 of 8 recordings" in said
+    assert "set the clock, or say --really if it is right" in said
+
+
+def test_a_clock_that_is_behind_removes_nothing(pred: Path) -> None:
+    for clock in ("1970-01-01", "2000-01-01", "2024-04-30"):
+        for newest in ("", "2024-05-03"):
+            assert not _refused(pred, 1, clock, newest)
+        assert forgetting.forget_before(pred, forgetting.kept_since(date.fromisoformat(clock), 1)) == 0
+
+
+def test_more_than_half_of_the_rows_go_only_if_an_earlier_run_kept_so_few(
+    archive: Path, pred: Path, start: Callable[..., Any], finish: Callable[..., Any], write: Any
+) -> None:
+    said = _refused(pred, 1, "2024-05-04")
+    assert "--keep-days 1 would remove 5 of 8 recordings" in said
+    assert "no earlier run had this setting; keep more days, or say --really" in said
+    assert not _refused(pred, 2, "2024-05-04"), "three of eight"
+    write(archive / "2024-05-04/new.wav", b"RIFF")
+    run = start(pred)
+    config = run.config.model_copy(update={"keep_days": 1})
+    (pred / "_runs" / run.run_id / "config.json").write_text(config.model_dump_json())
+    finish(type(run).open(pred, run.run_id))
+    assert not _refused(pred, 1, "2024-05-04")
+    assert "more than half" in _refused(pred, 2, "2024-05-05"), "five of nine, by another setting"
+    assert "days after the newest" in _refused(pred, 1, "2024-06-04"), "whatever was kept before"

@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import pandas as pd
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from emolib import archive
 from emolib.archive.lock import Lock
-from emolib.errors import EmolibError, LockedError
+from emolib.errors import EmolibError, LockedError, SettingsError
+from jobs.nightly import nightly
 from jobs.options import Options
 from jobs.runs import carry_out
 from jobs.tasks import prepared
@@ -239,6 +242,36 @@ def test_a_plan_says_what_is_left_and_why(growing: Path, model: Path, undisturbe
     assert found["skipped"] == {"settling": 1, "beyond_limit": found["left_for_later"] - 1}
     assert found["to_score"] == 1
     assert found["memory"]["worker_bytes"] > 0
+
+
+def test_a_retention_that_a_wrong_clock_makes_removes_nothing(
+    growing: Path, model: Path, pred_of_calls: Path, tmp_path: Path
+) -> None:
+    """The archive is of May 2024, and the clock of years later."""
+    for run in archive.ledger.runs(pred_of_calls):  # the archive of the copy
+        place = pred_of_calls / "_runs" / run.run_id / "config.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "archive": str(growing)}))
+    before = archive.read(pred_of_calls, table="recordings")
+    asked = ("nightly", growing, "--model", model, "--out", pred_of_calls, "--settle-s", "0", "--keep-days", "30")
+    for more in ((), ("--plan",), ("--report", tmp_path / "nights")):
+        refused = run_emolib(*asked, *more)
+        assert refused.exit_code == 2
+        assert "days after the newest recording (2024-05-" in refused.summary["error"]
+        assert f"would remove {len(before)} of {len(before)} recordings" in refused.summary["error"]
+    (told,) = (tmp_path / "nights").rglob("summary.json")
+    assert json.loads(told.read_text())["exit_code"] == 2
+    pd.testing.assert_frame_equal(archive.read(pred_of_calls, table="recordings"), before)
+
+    days = sorted(before["date"].dt.date)
+    many = days[-1] - days[len(days) // 2 + 1]  # so that the first half goes, and more
+    common: Any = {"out": str(pred_of_calls), "options": Options(model=str(model)), "keep_days": max(1, many.days)}
+    night = datetime.combine(days[-1] + timedelta(days=1), datetime.min.time(), UTC)
+    with pytest.raises(SettingsError, match="more than half, and no earlier run had this setting"):
+        nightly(str(growing), **common, night=night)
+    ended = run_emolib(*asked, "--really")
+    assert (ended.exit_code, ended.summary["forgotten"]) == (0, len(before))
+    again = run_emolib(*asked)
+    assert (again.exit_code, again.summary["recordings"], again.summary["forgotten"]) == (0, 0, 0)
 
 
 def test_a_row_that_is_not_read_is_counted_in_the_summary_of_its_night(
