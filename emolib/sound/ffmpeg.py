@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -42,7 +42,8 @@ _WITHOUT_GAPS = {
     "wv",
     "ape",
 }
-_FULL_SCALE = {"s16": 2.0**-15, "s32": 2.0**-31, "flt": 1.0}
+# Of samples that need no conversion by FFmpeg: how they lie in memory, and what makes them floats.
+_SAMPLES = {"s16": (np.int16, 2.0**-15), "s32": (np.int32, 2.0**-31), "flt": (np.float32, 1.0)}
 _MAX_PLANES = 8  # PyAV crashes at more
 
 
@@ -187,7 +188,7 @@ class _Track(AbstractContextManager["_Track"]):
         self._damaged_s = self._decoded_s = 0.0  # where the first damaged packet is; seconds decoded so far
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
-        self._kept_s = 0.0
+        self._kept = 0  # samples
         self._frames = self._decode()
         # Only the first frame says what comes out: AAC may carry twice the rate and two channels for its header's one.
         first = next(self._frames, None)
@@ -218,7 +219,7 @@ class _Track(AbstractContextManager["_Track"]):
 
         An elementary stream has no header, only sync words; telephone noise holds some by chance.
         """
-        return self._damaged > self._packets / 2 or sum(self._other.values()) > self._kept_s
+        return self._damaged > self._packets / 2 or sum(self._other.values()) > self._kept / self.sampling_rate
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         try:
@@ -233,34 +234,37 @@ class _Track(AbstractContextManager["_Track"]):
                         self._damaged_s = self._damaged_s if self._damaged else self._decoded_s
                         self._damaged += 1
                     continue
-                for frame in frames:
-                    if self.format == "flac" and len(frames) > 1:  # damage joined them, and their stamp is one's alone
+                if len(frames) > 1 and self.format == "flac":  # damage joined them, and their stamp is one's alone
+                    for frame in frames:
                         frame.pts = None
-                    self._decoded_s += frame.samples / max(frame.sample_rate, 1)
+                for frame in frames:
+                    self._decoded_s += frame.samples / (frame.sample_rate or 1)
                     yield frame
         except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
             self.fault = f"then the decoder failed: {getattr(error, 'strerror', 'the data are damaged')}"
 
     def _stamped(self) -> Iterator[Stamped]:
         to_float = av.AudioResampler(format="flt")  # interleaved: PyAV crashes at more than eight planes
-        kind = (self.channels, self.sampling_rate)
+        channels, rate = self.channels, self.sampling_rate
+        ticks = float(rate * (self._stream.time_base or 0))  # samples of a tick of the stamps
+        origin = self._origin_s * rate
+        form, planes, kind_of = "", 1, None
         for frame in self._frames:
-            found = (frame.layout.nb_channels, frame.sample_rate)
-            if found != kind:
-                name = f"{found[0]} channel(s) at {found[1]} Hz"
-                self._other[name] = self._other.get(name, 0.0) + frame.samples / max(found[1], 1)
+            if frame.sample_rate != rate or frame.layout.nb_channels != channels:
+                kind = f"{frame.layout.nb_channels} channel(s) at {frame.sample_rate} Hz"
+                self._other[kind] = self._other.get(kind, 0.0) + frame.samples / (frame.sample_rate or 1)
                 continue
-            self._kept_s += frame.samples / self.sampling_rate
-            stamp = None
-            if frame.pts is not None and frame.time_base is not None:
-                stamp_s = float(frame.pts * frame.time_base) - self._origin_s - self._headers_s
-                stamp = round(stamp_s * self.sampling_rate)
-            scale = _FULL_SCALE.get(frame.format.name.removesuffix("p"))
-            if scale is not None and self.channels <= _MAX_PLANES:
-                yield stamp, _samples(frame, scale)
+            self._kept += frame.samples
+            pts = frame.pts
+            stamp = None if pts is None else round(pts * ticks - origin - self._headers_s * rate)
+            if form != frame.format.name:
+                form, planes = frame.format.name, channels if frame.format.is_planar else 1
+                kind_of = _SAMPLES.get(form.removesuffix("p")) if planes <= _MAX_PLANES else None
+            if kind_of is not None:
+                yield stamp, _samples(frame, planes, channels // planes, *kind_of)
                 continue
             for part in to_float.resample(frame):
-                yield stamp, cast("NDArray[np.float32]", part.to_ndarray()).reshape(-1, self.channels)
+                yield stamp, cast("NDArray[np.float32]", part.to_ndarray()).reshape(-1, channels)
                 stamp = None
 
     def _sum_up(self) -> None:
@@ -299,12 +303,17 @@ def _is_header(packet: av.Packet) -> bool:
     return b"Info" in head or b"Xing" in head
 
 
-def _samples(frame: av.AudioFrame, scale: float) -> NDArray[np.float32]:
-    found = frame.to_ndarray()
-    samples = found.T if frame.format.is_planar else found.reshape(-1, frame.layout.nb_channels)
-    if scale == 1.0:
-        return cast("NDArray[np.float32]", samples)
-    return np.multiply(samples, np.float32(scale), dtype=np.float32)
+def _samples(
+    frame: av.AudioFrame, planes: int, interleaved: int, dtype: type[np.number[Any]], scale: float
+) -> NDArray[np.float32]:
+    """Return a frame as ``(sample, channel)``: what PyAV's to_ndarray does, in half the time."""
+    samples = np.empty((planes * interleaved, frame.samples), np.float32)
+    for number, plane in enumerate(frame.planes):
+        found = np.frombuffer(cast("bytes", plane), dtype, frame.samples * interleaved)
+        samples[number : number + interleaved] = found.reshape(-1, interleaved).T
+    if scale != 1.0:
+        samples *= np.float32(scale)
+    return samples.T
 
 
 def _gathered(parts: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -312,10 +321,10 @@ def _gathered(parts: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float
     waiting: list[NDArray[np.float32]] = []
     held = 0
     for part in parts:
-        waiting.append(part)
+        waiting.append(part.T)  # each channel in one run, as they will be cut
         held += len(part)
         if held >= _PIECE:
-            yield np.concatenate(waiting)
+            yield np.concatenate(waiting, axis=1).T
             waiting, held = [], 0
     if waiting:
-        yield np.concatenate(waiting)
+        yield np.concatenate(waiting, axis=1).T

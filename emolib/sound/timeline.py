@@ -85,7 +85,7 @@ class Timeline:
             waiting += len(samples)
             if stamp is None and waiting < self._max_held:
                 continue
-            if stamp is not None:
+            if stamp is not None and abs(stamp + self._offset - self._length - waiting + len(samples)) >= self._jitter:
                 expected = None if next_stamp is None else next_stamp - len(samples)
                 yield from self._silence(self._gap_before(stamp, expected, waiting - len(samples)))
             yield from held
@@ -106,8 +106,6 @@ class Timeline:
         """
         end = self._length + waiting
         gap = stamp + self._offset - end
-        if abs(gap) < self._jitter:
-            return 0
         if expected is not None and abs(expected + self._offset - end) < self._jitter:
             return 0  # this stamp alone is wrong
         before = stamp + self._first_offset - end
