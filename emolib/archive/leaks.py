@@ -10,6 +10,8 @@ leak that is well above the noise it makes 95 % and more, or 69 % where that com
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 import scipy.fft
@@ -65,9 +67,16 @@ class Leaks:
             self._compare(sound[:, start : start + self._size])
         self._waiting = sound[:, whole:].copy()
 
-    def found(self) -> list[int]:
-        """Return the channels in which another one is heard."""
-        return sorted({quiet for (_, quiet), pair in self._pairs.items() if pair.leaked})
+    def found(self, groups: Sequence[Sequence[int]] = ()) -> list[int]:
+        """Return the channels in which another one is heard.
+
+        Parameters
+        ----------
+        groups
+            Channels that hold one sound (see `emolib.sound.dual_mono`): among them is no cross-talk.
+        """
+        same = {pair for group in groups for pair in permutations(group, 2)}
+        return sorted({pair[1] for pair, sums in self._pairs.items() if pair not in same and sums.leaked})
 
     def _compare(self, stretch: NDArray[np.float32]) -> None:
         power = np.mean(np.square(stretch, dtype=np.float64), axis=1)

@@ -25,8 +25,6 @@ from emolib.sound.speech import FRAME_S, ChannelSpeech, SpeechStream
 
 # The largest magnitudes of µ-law and A-law are 0.980 and 0.984: a telephone channel clips below full scale.
 _FULL_SCALE = 0.98
-# Two channels with the same sound differ by 40 dB less than they hold; more channels than this are not compared.
-_SAME, _MOST_COMPARED = 1e-4, 8
 
 # At the two ends of a window, at most: what is outside the frames that lie wholly in it, and one that may be silence.
 _UNSURE_S = 4 * FRAME_S
@@ -178,6 +176,8 @@ class Channel:
         self._spoken: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]] = []
         self.flags: list[str] = []
         """What is odd about it; what only shows beside other channels is added from outside."""
+        self.same_as: int | None = None
+        """The channel that holds the same sound and is scored instead; set from outside."""
 
     def hear(self, samples: NDArray[np.float32]) -> None:
         """Listen to the next samples, float32 ``(sample,)`` at the model's sampling rate."""
@@ -212,6 +212,11 @@ class Channel:
         return self._speech.speech_s(start_s, end_s) >= least_s - 1e-9
 
     @property
+    def windows(self) -> int:
+        """How many windows there are to score; complete once the channel is finished."""
+        return sum(len(start_s) for start_s, _, _ in self._spoken)
+
+    @property
     def role(self) -> Role | None:
         """Who speaks on it: both parties where a recorder made two channels of one."""
         return "mixed" if self._role and "dual_mono" in self.flags else self._role
@@ -243,7 +248,10 @@ class Channel:
         }
         if self._windows is None or not is_scored(self.role, self._config):
             only = ", ".join(self._config.scored_roles or ())
-            message = f"a channel of role {self.role or 'unknown'} found, expected {only}"
+            # A channel that was not to be scored was not listened to, even if both parties turned out to be on it.
+            role = self._role if is_scored(self.role, self._config) else self.role
+            dual_mono = " (dual mono)" if role != self._role else ""
+            message = f"a channel of role {role or 'unknown'}{dual_mono} found, expected {only}"
             return ChannelResult(Code.POLICY, message, heard.speech, columns)
         columns["windows_total"] = self._total
         if not self._total:
@@ -256,48 +264,12 @@ class Channel:
                 found.append(f"{heard.known_audio_s:.1f} s of known audio")
             message = f"{', '.join(found[:-1])} and {found[-1]} found, but no window with {least}"
             return ChannelResult(Code.NO_SPEECH, message, heard.speech, columns)
+        if self.same_as is not None:
+            message = f"the sound of channel {self.same_as} found again (dual mono), expected a party of its own"
+            return ChannelResult(Code.DUPLICATE, message, heard.speech, columns)
         spoken = [np.concatenate(parts) for parts in zip(*self._spoken, strict=True)]
         windows = self._reading.judged(*spoken)
         columns["windows_scored"] = len(windows.emotion)
         columns |= channel_columns(windows, self._labels, duration_s=duration_s)
         shadow = None if self._shadow is None else self._shadow.judged(*spoken)
         return ChannelResult(code, message, heard.speech, columns, windows, shadow)
-
-
-class Twins:
-    """Which channels of a recording hold the same sound: what a recorder writes that makes two out of one.
-
-    Examples
-    --------
-    >>> twins, noise = Twins(3), np.random.default_rng(0).standard_normal((3, 100)).astype(np.float32)
-    >>> noise[2] = noise[0]
-    >>> twins.hear(noise)
-    >>> twins.found()
-    [0, 2]
-    """
-
-    def __init__(self, channels: int) -> None:
-        self._energy = np.zeros(channels)
-        # Of the difference to each other channel.
-        self._apart = np.zeros((channels, channels)) if channels <= _MOST_COMPARED else None
-
-    def hear(self, block: NDArray[np.float32]) -> None:
-        """Listen to the next samples, ``(channel, sample)``."""
-        if self._apart is None or len(block) < 2:
-            return
-        self._energy += np.square(block, dtype=np.float64).sum(axis=1)
-        for first in range(len(block)):
-            for second in range(first):
-                self._apart[first, second] += np.square(block[first] - block[second], dtype=np.float64).sum()
-
-    def found(self) -> list[int]:
-        """Return the channels that hold what another one does."""
-        if self._apart is None:
-            return []
-        twins = {
-            channel
-            for pair in zip(*np.tril_indices(len(self._energy), -1), strict=True)
-            for channel in pair
-            if self._energy[list(pair)].min() > 0 and self._apart[pair] < _SAME * self._energy[list(pair)].min()
-        }
-        return sorted(map(int, twins))

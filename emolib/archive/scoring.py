@@ -19,7 +19,7 @@ from emolib.archive.aggregates import (
 )
 from emolib.archive.calls import channel_roles
 from emolib.archive.leaks import Leaks
-from emolib.archive.listening import Channel, Twins, WindowPool
+from emolib.archive.listening import Channel, WindowPool
 from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.schemas import PROVENANCE, schema
@@ -29,6 +29,7 @@ from emolib.config import ScoringConfig
 from emolib.errors import AudioError, Code, OutputError
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
+from emolib.sound.dual_mono import DualMonoStream
 from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import version_of
 from emolib.storage import AnyPath, below
@@ -74,8 +75,10 @@ def score_recordings(
     """Score some recordings; one that cannot be read is a row with a code, never an exception.
 
     A recording is scored if one of its channels is. Otherwise its code is the first of these that one of its channels
-    has: `too_short`, `no_speech`, `policy`; but `corrupt` where it is damaged and would be one of the first two. Memory
-    holds a block of sound and a batch of windows, however long the recordings are, and their results.
+    has: `too_short`, `no_speech`, `policy`; but `corrupt` where it is damaged and would be one of the first two. Of
+    channels that hold one sound (dual mono) the one with the most windows to score is scored, of equals the first; the
+    others are `duplicate`. Memory holds a minute of sound and a batch of windows, however long the recordings are, and
+    their results.
 
     Parameters
     ----------
@@ -164,19 +167,24 @@ def _hear(
     with audio.stream(place, sampling_rate=rate, headerless=config.headerless, max_gap_s=config.max_gap_s) as sound:
         roles = channel_roles(sound.info.channels, config, planned.direction)
         channels = [Channel(role, config=config, pool=pool, shadow=shadow, known_audio=known_audio) for role in roles]
-        twins = Twins(len(channels))
+        dual_mono = DualMonoStream(len(channels), sampling_rate=rate, min_level_dbfs=config.min_level_dbfs)
         leaks = Leaks(len(channels), sampling_rate=rate, min_level_dbfs=config.min_level_dbfs)
         for block in sound:
-            twins.hear(block)
+            dual_mono.push(block)
             leaks.hear(block)
             for channel, samples in zip(channels, block, strict=True):
                 channel.hear(samples)
     _check_version(place, planned)  # a file that was written to meanwhile gave half of the old and half of the new
     for channel in channels:
         channel.finish()
-    for number in twins.found():
-        channels[number].flags.append("dual_mono")
-    for number in leaks.found():
+    groups = dual_mono.finish()
+    for group in groups:
+        # The one with most speech; mostly they are equal.
+        kept = max(group, key=lambda number: channels[number].windows)
+        for number in group:
+            channels[number].flags.append("dual_mono")
+            channels[number].same_as = None if number == kept else kept
+    for number in leaks.found(groups):
         channels[number].flags.append("cross_talk")
     return _Heard(planned, sound.code, sound.message, sound.info, sound.decoded_s, channels)
 

@@ -43,7 +43,7 @@ _WITHOUT_GAPS = {
     "ape",
 }
 # Of samples that need no conversion by FFmpeg: how they lie in memory, and what makes them floats.
-_SAMPLES = {"s16": (np.int16, 2.0**-15), "s32": (np.int32, 2.0**-31), "flt": (np.float32, 1.0)}
+_SAMPLES: dict[str, tuple[Any, float]] = {"s16": (np.int16, 2.0**-15), "s32": (np.int32, 2.0**-31), "flt": (np.float32, 1.0)}
 _MAX_PLANES = 8  # PyAV crashes at more
 
 
@@ -304,7 +304,7 @@ def _is_header(packet: av.Packet) -> bool:
 
 
 def _samples(
-    frame: av.AudioFrame, planes: int, interleaved: int, dtype: type[np.number[Any]], scale: float
+    frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float
 ) -> NDArray[np.float32]:
     """Return a frame as ``(sample, channel)``: what PyAV's to_ndarray does, in half the time."""
     samples = np.empty((planes * interleaved, frame.samples), np.float32)

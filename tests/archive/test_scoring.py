@@ -14,6 +14,7 @@ from emolib.archive import blocks, read
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.run_settings import scoring_fingerprint
 from emolib.archive.scoring import RecordingRows, score_recordings
+from emolib.archive.verification import verify
 from emolib.config import KnownAudioFile, ScoringConfig
 from emolib.errors import SettingsError
 from emolib.features.windows import windowed_features
@@ -23,6 +24,7 @@ from emolib.sound.known_audio import KnownAudio, Stretch
 from emolib.sound.manifest import recording_id, version_of
 from emolib.storage import resolve
 from tests.archive.conftest import RATE, voice, write_call
+from tests.sound.channel_pairs import parties
 from tests.sound.hold_music import hold_music
 
 
@@ -89,20 +91,67 @@ def test_of_a_channel_that_policy_forbids_only_its_sound_is_described(score: Any
     assert set(rows.windows["channel"].to_pylist()) == {1}
 
 
-def test_tones_and_twins_and_dead_channels(archive: Path, score: Any) -> None:
+def test_tones_and_dead_channels(archive: Path, score: Any) -> None:
     time = np.arange(8 * RATE) / RATE
     ring = (0.1 * np.sin(2 * np.pi * 440 * time) + 0.1 * np.sin(2 * np.pi * 480 * time)).astype(np.float32)
     said, hum = voice(8, seed=3), 1e-5 * np.ones(8 * RATE, np.float32)
     write_call(archive / "2024-05-04/ring.wav", ring, said)
-    write_call(archive / "2024-05-04/twins.wav", said, said, subtype="PCM_16")
     write_call(archive / "2024-05-04/dead.wav", hum, said, subtype="PCM_16")
     rows = score("2024-05-04/ring.wav")
     assert _codes(rows) == ("ok", ["no_speech", "ok"])
     assert rows.channels[0]["tone_s"] > 7
     assert [channel["flags"] for channel in rows.channels] == [[], []]
-    assert [channel["flags"] for channel in score("2024-05-04/twins.wav").channels] == [["dual_mono"], ["dual_mono"]]
-    assert _codes(score("2024-05-04/twins.wav", channels=STEREO)) == ("policy", ["policy", "policy"])
     assert [channel["flags"] for channel in score("2024-05-04/dead.wav").channels] == [["dead_channel"], []]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda sound: sound, lambda sound: -sound, lambda sound: np.roll(sound, 8), lambda sound: 0.3 * sound],
+    ids=["the same", "inverted", "late", "lower"],
+)
+def test_both_parties_on_both_channels_are_scored_once(archive: Path, score: Any, other: Any) -> None:
+    both = parties(0).sum(axis=0)[: 15 * RATE]
+    write_call(archive / "2024-05-04/dual.wav", both, other(both))
+    rows = score("2024-05-04/dual.wav")
+    assert _codes(rows) == ("ok", ["ok", "duplicate"])
+    assert [channel["flags"] for channel in rows.channels] == [["dual_mono"], ["dual_mono"]]
+    assert [channel["role"] for channel in rows.channels] == [None, None]
+    assert set(rows.windows["channel"].to_pylist()) == {0}
+    named = score("2024-05-04/dual.wav", channels=STEREO)
+    assert _codes(named) == ("policy", ["policy", "policy"])
+    assert [channel["role"] for channel in named.channels] == ["mixed", "mixed"]
+    assert named.recording["message"] == "a channel of role mixed (dual mono) found, expected customer"
+    assert (len(named.windows), named.recording["customer_talk_s"]) == (0, None)
+
+
+def test_sums_and_calls_hold_where_both_parties_are_on_both_channels(
+    archive: Path, start: Any, finish: Any, tmp_path: Path
+) -> None:
+    both = parties(0).sum(axis=0)[: 15 * RATE]
+    write_call(archive / "2024-05-04/dual.wav", 0.3 * both, -both)
+    finish(start(tmp_path / "pred"))
+    assert verify(tmp_path / "pred").problems == []
+    calls = read(tmp_path / "pred", table="calls")
+    assert calls.set_index("call_id").loc[recording_id("2024-05-04/dual.wav"), "worst_channel"] == 0
+
+
+def test_of_both_parties_on_both_channels_nobody_listens_to_one_that_policy_forbids(archive: Path, score: Any) -> None:
+    both = parties(0).sum(axis=0)[: 15 * RATE]
+    write_call(archive / "2024-05-04/dual.wav", both, -both)
+    rows = score("2024-05-04/dual.wav", channels=STEREO, roles=("customer", "mixed"))
+    assert _codes(rows) == ("ok", ["policy", "ok"])
+    assert [channel["role"] for channel in rows.channels] == ["mixed", "mixed"]
+    assert _codes(score("2024-05-04/dual.wav", channels=STEREO, roles=("mixed",))) == ("policy", ["policy", "policy"])
+
+
+def test_of_one_sound_on_two_channels_the_one_with_more_speech_is_scored(archive: Path, score: Any) -> None:
+    both = parties(0).sum(axis=0)[: 15 * RATE]
+    write_call(archive / "2024-05-04/dual.wav", 0.3 * both, both)
+    loud, faint = (score("2024-05-04/dual.wav", min_level_dbfs=level) for level in (-60, -35))
+    assert _codes(loud) == ("ok", ["ok", "duplicate"])
+    assert _codes(faint) == ("ok", ["duplicate", "ok"])
+    assert faint.channels[0]["windows_scored"] == 0
+    assert _codes(score("2024-05-04/dual.wav", min_level_dbfs=0)) == ("no_speech", ["no_speech", "no_speech"])
 
 
 def test_known_audio_is_no_speech(archive: Path, score: Any, bundle: Any, tmp_path: Path) -> None:

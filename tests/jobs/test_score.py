@@ -133,6 +133,27 @@ def test_only_customers_once_roles_are_known(
     assert run_emolib("verify", tmp_path / "P").exit_code == 0
 
 
+@pytest.mark.slow
+def test_both_parties_on_both_channels_are_scored_once_or_not_at_all(
+    calls: Path, model: Path, cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    """A recorder wrote the mix of both twice: inverted, late, lower."""
+    call = max(calls.rglob("*.wav"), key=lambda path: path.stat().st_size)  # none of the broken ones
+    both = soundfile.read(call, dtype="float32")[0].sum(axis=1)
+    (tmp_path / "calls").mkdir()
+    for name, other in {"inverted": -both, "late": np.roll(both, 8), "lower": 0.5 * both}.items():
+        soundfile.write(tmp_path / f"calls/{name}.wav", np.stack([both, other], axis=1), 8000, subtype="ULAW")
+    common = ("score", tmp_path / "calls", "--model", model, *cluster)
+    assert run_emolib(*common, "--out", tmp_path / "P").summary["codes"] == {"ok": 3}
+    channels = archive.read(tmp_path / "P", table="channels")
+    assert channels.groupby("channel")["code"].unique().map(list).to_dict() == {0: ["ok"], 1: ["duplicate"]}
+    assert set(channels["flags"].map(tuple)) == {("dual_mono",)}
+    assert run_emolib("verify", tmp_path / "P").exit_code == 0
+    ended = run_emolib(*common, "--channels", "0=agent,1=customer", "--out", tmp_path / "Q")
+    assert (ended.exit_code, ended.summary["codes"]) == (0, {"policy": 3})
+    assert run_emolib("verify", tmp_path / "Q").exit_code == 0
+
+
 def test_pandas_and_duckdb_read_the_predictions_as_they_lie(undisturbed: Path) -> None:
     by_pandas = pd.read_parquet(undisturbed / "windows")
     (by_duckdb,) = duckdb.sql(
