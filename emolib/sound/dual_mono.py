@@ -94,9 +94,9 @@ class DualMonoStream:
 
     def finish(self) -> list[tuple[int, ...]]:
         """Return the groups of channels that hold one sound, each in order, by their first channels."""
-        if not self._is_compared or not self._samples:
+        kept = [*self._kept, *self._rest()] if self._is_compared else []
+        if not kept:
             return []
-        kept = [*self._kept, *self._rest()]
         # One by one: some of them together are many more samples.
         power = np.stack([_power([each[channel] for each in kept]) for channel in range(len(kept[0]))], axis=1)
         quiet, loud = np.quantile(power, [_QUIET, _LOUD], axis=0)
@@ -120,9 +120,9 @@ class DualMonoStream:
         return [tuple(group) for group in groups if len(group) > 1]
 
     def _rest(self) -> list[NDArray[np.float32]]:
-        """Return the stretch that the end of the recording cuts, if any, filled up with the means of the channels."""
+        """Return what is left at the end, filled up with the means of the channels, if it is most of a stretch."""
         filled = self._samples - self._number * self._size
-        if filled <= 0:
+        if filled <= self._size // 2:
             return []
         self._open[:, filled:] = self._open[:, :filled].mean(axis=1, keepdims=True)
         return [self._open]

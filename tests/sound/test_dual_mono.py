@@ -109,6 +109,12 @@ def test_any_rate_and_as_short_as_what_is_scored(sampling_rate: int) -> None:
     assert found(pair[:, : round(0.4 * sampling_rate)], sampling_rate=sampling_rate) == [(0, 1)]
 
 
+def test_some_samples_are_too_few() -> None:
+    """Of so few a filter makes the same of any two."""
+    noise = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)
+    assert found(0.1 * noise) == found(0.1 * noise[:, :2]) == []
+
+
 @cache
 def long_pair(make: Callable[[int], Sound]) -> tuple[Sound, list[tuple[int, ...]]]:
     """Return a minute and a half, of which not all is kept, and what is found in it as a whole."""
