@@ -43,7 +43,11 @@ _WITHOUT_GAPS = {
     "ape",
 }
 # Of samples that need no conversion by FFmpeg: how they lie in memory, and what makes them floats.
-_SAMPLES: dict[str, tuple[Any, float]] = {"s16": (np.int16, 2.0**-15), "s32": (np.int32, 2.0**-31), "flt": (np.float32, 1.0)}
+_SAMPLES: dict[str, tuple[Any, float]] = {
+    "s16": (np.int16, 2.0**-15),
+    "s32": (np.int32, 2.0**-31),
+    "flt": (np.float32, 1.0),
+}
 _MAX_PLANES = 8  # PyAV crashes at more
 
 
@@ -303,9 +307,7 @@ def _is_header(packet: av.Packet) -> bool:
     return b"Info" in head or b"Xing" in head
 
 
-def _samples(
-    frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float
-) -> NDArray[np.float32]:
+def _samples(frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float) -> NDArray[np.float32]:
     """Return a frame as ``(sample, channel)``: what PyAV's to_ndarray does, in half the time."""
     samples = np.empty((planes * interleaved, frame.samples), np.float32)
     for number, plane in enumerate(frame.planes):
