@@ -25,6 +25,7 @@ from emolib.sound.manifest import recording_id, version_of
 from emolib.storage import resolve
 from tests.archive.conftest import RATE, voice, write_call
 from tests.sound.channel_pairs import parties
+from tests.sound.containers import Track, mux
 from tests.sound.hold_music import hold_music
 
 
@@ -302,6 +303,30 @@ def test_damage_is_no_silence(
         assert "of what is left: 0.0 s of speech" in rows.recording["message"]
         assert (rows.channels, len(rows.windows)) == ([], 0)
         assert rows.recording["decoded_s"] == 7.0
+
+
+def test_a_track_each_and_a_gap_in_one_of_them(archive: Path, score: Any) -> None:
+    """A party each, as Amazon Connect writes them; the customer was muted from the 8th second to the 20th."""
+    agent, customer = (voice(16, seed=seed).astype(np.float32)[:, None] for seed in (3, 4))
+    tracks = (
+        Track("pcm_s16le", RATE, [(0.0, agent)]),
+        Track("pcm_s16le", RATE, [(0.0, customer[: 8 * RATE]), (20.0, customer[8 * RATE :])]),
+    )
+    (archive / "call.mka").write_bytes(mux("matroska", *tracks))
+    rows = score("call.mka", channels=STEREO, roles=("agent", "customer"))
+    assert _codes(rows) == ("ok", ["ok", "ok"])
+    assert "12.00 s have no sound in 1 place(s), the first at 8.00 s" in rows.recording["message"]
+    windows = rows.windows.to_pandas()
+    starts = windows.groupby("channel")["start_s"].agg(list)
+    assert max(starts[0]) == 14.0
+    assert [start for start in starts[1] if not start <= 6 or start >= 18] == [18.0, 20.0, 22.0, 24.0]
+    # The sound behind the gap is the one that was before: nothing of it has moved within its track.
+    alone = archive / "alone.wav"
+    write_call(alone, customer[8 * RATE :, 0], subtype="PCM_16")
+    ours = windows[(windows["channel"] == 1) & (windows["start_s"] >= 20)].reset_index(drop=True)
+    theirs = score("alone.wav").windows.to_pandas()
+    classes = [name for name in ours if name.startswith("p_")]
+    np.testing.assert_allclose(ours[classes], theirs[classes][: len(ours)], atol=5e-3)  # other 16 bits
 
 
 @pytest.mark.slow
