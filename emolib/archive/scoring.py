@@ -258,16 +258,19 @@ def _rows(heard: _Heard, labels: Labels) -> RecordingRows:
         if result.shadow is not None:
             shadow.append(_window_table(result.shadow, labels, identity))
     code = next(code for code in _PRECEDENCE if code in messages)
-    facts = dict.fromkeys([messages[code], heard.message])  # one of them, where the decode already says it
-    if heard.code is Code.TRUNCATED and code in (Code.TOO_SHORT, Code.NO_SPEECH):
-        # Nothing says that there was nothing to score: damage may have taken it.
-        code, facts = Code.CORRUPT, dict.fromkeys([heard.message, f"of what is left: {messages[code]}"])
-        channels, windows, shadow = [], windows[:1], shadow[:1]
-    row |= _ending(code) | {
+    row |= {
         "codec": heard.info.codec,
         "sampling_rate": heard.info.sampling_rate,
-        "channels": heard.info.channels,
         "duration_s": heard.info.duration_s,
+    }
+    if heard.code is Code.TRUNCATED and code in (Code.TOO_SHORT, Code.NO_SPEECH):
+        # Nothing says that there was nothing to score: damage may have taken it.
+        message = f"{heard.message}; of what is left: {messages[code]}"
+        row |= _ending(Code.CORRUPT) | {"message": _said(planned, message)}
+        return RecordingRows(row, [], *[_no_windows(labels)] * 2)
+    facts = dict.fromkeys([messages[code], heard.message])  # one of them, where the decode already says it
+    row |= _ending(code) | {
+        "channels": heard.info.channels,
         "message": _said(planned, "; ".join(filter(None, facts))),
     }
     row |= talk_columns(talk(speech, [channel["role"] for channel in channels]))

@@ -25,7 +25,7 @@ from emolib.sound.ffmpeg import FORMATS, FFmpegDecoder
 from emolib.sound.headers import AudioInfo, mp3_frames, ogg_first_samples, ogg_samples, slack
 from emolib.sound.links import link
 from emolib.sound.resampling import resampled
-from emolib.sound.sndfile import PACKETS, RAW, SndfileDecoder
+from emolib.sound.sndfile import RAW, SndfileDecoder
 from emolib.sound.source import OpenFile, one_line, opened
 from emolib.sound.timeline import MAX_GAP_S
 from emolib.sound.wav import Spliced, WavHeader, wav_header
@@ -202,7 +202,7 @@ def _known(source: OpenFile, max_gap_s: float, *, gsm: bool) -> Decoder:
     if _name(source) not in _PACKETS and not _MPEG_SYNC.match(source.head):  # libsndfile's MP3 decoder prints warnings
         try:
             decoder = SndfileDecoder(source, None)
-            if decoder.format not in PACKETS:
+            if not decoder.is_packets:
                 return decoder
             decoder.close()
         except soundfile.LibsndfileError as error:
@@ -231,14 +231,19 @@ def _wav(source: OpenFile, wav: WavHeader, max_gap_s: float) -> Decoder:
     if not wav.is_plain and wav.there:
         source = OpenFile(Spliced(source, wav), again=source.again)
         wav = wav_header(source) or wav
-    decoder: Decoder
+    decoder: Decoder | None = None
+    reason = ""
     try:
-        decoder = SndfileDecoder(source, wav)
+        samples = SndfileDecoder(source, wav)
+        decoder = None if samples.is_packets else samples
     except soundfile.LibsndfileError as error:
+        reason = _reason(error)
+    if decoder is None:
+        streamed = header.claimed is None
         try:
-            decoder = FFmpegDecoder(source, formats="wav", streamed=header.claimed is None, max_gap_s=max_gap_s)
-        except av.FFmpegError as unopened:
-            raise _refusal(source, _reason(error), unopened) from unopened
+            decoder = FFmpegDecoder(source, formats="wav", streamed=streamed, max_gap_s=max_gap_s)
+        except av.FFmpegError as error:
+            raise _refusal(source, reason, error) from error
     if header.claimed is None:
         decoder.info = replace(decoder.info, frames=None)
     if header.behind:

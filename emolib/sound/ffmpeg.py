@@ -22,7 +22,8 @@ from emolib.sound.timeline import Stamped, Timeline
 FORMATS = "mov,matroska,asf,avi,flv,mpegts,wav,w64,aiff,au,caf,ogg,flac,mp3,aac,amr,nistsphere,voc,wv,ape"
 
 _PIECE = 2**16  # samples; the most that a decoder hands out at once
-_WITHOUT_LENGTH = {"aac", "amr", "mp3", "mpegts"}  # FFmpeg estimates the duration of these from the bit rate
+# FFmpeg estimates the duration of these from the bit rate, or counts padding.
+_WITHOUT_LENGTH = {"aac", "amr", "caf", "mp3", "mpegts"}
 # Their time lines begin at 0. Those of the others begin where a stream was joined, and only differences count.
 _BEGIN_AT_ZERO = {"matroska", "mov", "avi", "flac"}
 # Their samples follow each other without a gap: where the stamps have one, sound was lost.
@@ -48,6 +49,7 @@ _SAMPLES: dict[str, tuple[Any, float]] = {
     "s32": (np.int32, 2.0**-31),
     "flt": (np.float32, 1.0),
 }
+_VORBIS_LATE_S = 0.1  # FFmpeg stamps the start of Vorbis a block too late
 _MAX_PLANES = 8  # PyAV crashes at more
 
 
@@ -200,12 +202,19 @@ class _Track(AbstractContextManager["_Track"]):
             self.sampling_rate, self.channels = first.sample_rate, first.layout.nb_channels
             self._frames = chain([first], self._frames)
         self.starts_s = 0.0 if first is None else float((first.pts or 0) * (first.time_base or 0))
-        self._origin_s = 0.0
-        if self.format in _WITHOUT_GAPS and self.format not in _BEGIN_AT_ZERO:
-            self._origin_s = self.starts_s  # FFmpeg stamps the start of Vorbis a block too late
-        elif self.format not in _BEGIN_AT_ZERO and self._container.start_time is not None:
-            self._origin_s = self._container.start_time / av.time_base
+        self._origin_s = self._begins_s(context.name)
         self._line = Timeline(self.sampling_rate, self.channels, max_gap_s=max_gap_s)
+
+    def _begins_s(self, codec: str) -> float:
+        """Return the time stamp at which the recording begins."""
+        if codec == "vorbis" and self.starts_s < _VORBIS_LATE_S:
+            return self.starts_s
+        if self.format in _BEGIN_AT_ZERO:
+            return 0.0
+        # A track that is alone begins the file: the stamps of WMA count what the decoder leaves out.
+        if self.format in _WITHOUT_GAPS or len(self._container.streams) == 1 or self._container.start_time is None:
+            return self.starts_s
+        return self._container.start_time / av.time_base
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Yield its samples and the silence between them."""

@@ -32,8 +32,8 @@ RAW = {
     "gsm": ("GSM610", None),
     "vox": ("VOX_ADPCM", None),
 }
-# It loses what lies behind a damaged frame of these, or behind a second stream; FFmpeg goes on.
-PACKETS = {"FLAC", "OGG", "MP3"}
+# Containers and encodings of packets. It loses what lies behind a damaged one; FFmpeg goes on.
+_PACKETS = ("FLAC", "OGG", "MP3", "MPEG", "ALAC")
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
@@ -65,7 +65,6 @@ class SndfileDecoder:
         self.opened = int(self._file.frames)
         self.fault = self.remark = ""
         self.left_out = 0
-        self.format = str(self._file.format)
         self._subtype = self._file.subtype
         self._is_plain = self._subtype in _PLAIN and self._file.format not in _PACKED
         frames: int | None = claimed
@@ -82,6 +81,11 @@ class SndfileDecoder:
                 self._codes = wav.extents[0].place if self.opened == wav.there // wav.block_bytes else None
         codec = f"{self._file.format}/{self._subtype}".lower()
         self.info = AudioInfo(codec, self._file.samplerate, self._file.channels, frames)
+
+    @property
+    def is_packets(self) -> bool:
+        """Whether the sound comes in packets: then FFmpeg is to decode it."""
+        return any(name.startswith(_PACKETS) for name in (str(self._file.format), str(self._subtype)))
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Yield the samples, ``(sample, channel)``; a piece is good until the next one is asked for."""
