@@ -225,6 +225,7 @@ def test_one_bad_row_is_a_gap_that_says_where_and_why(row: str, said: str, end: 
     assert found.faults.first.startswith(f"line 3: {said}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close", ["", '{},2024-05-01,in,"b', '{},2024-05-01,in,b"', '{},2024-05-01,"in,b"'])
 def test_a_lone_quote_does_not_swallow_the_rows_behind_it(close: str) -> None:
     rows = [f"{number},2024-05-01,in,a" for number in range(20_000)]
