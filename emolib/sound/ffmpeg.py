@@ -51,6 +51,7 @@ _SAMPLES: dict[str, tuple[Any, float]] = {
 }
 _VORBIS_LATE_S = 0.1  # FFmpeg stamps the start of Vorbis a block too late
 _MAX_PLANES = 8  # PyAV crashes at more
+_MAX_TRACKS = 32  # each is decoded by a decoder of its own
 
 
 class FFmpegDecoder:
@@ -85,6 +86,8 @@ class FFmpegDecoder:
         with ExitStack() as opened:
             first = opened.enter_context(_Track(source, 0, formats, raw, max_gap_s))
             self._tracks = [first]
+            if first.count > _MAX_TRACKS:
+                raise AudioError(Code.UNSUPPORTED, f"{first.count} sound tracks found, expected at most {_MAX_TRACKS}")
             for number in range(1, first.count):
                 again = opened.enter_context(source.again())  # with its own place, whatever lies between the tracks
                 self._tracks.append(opened.enter_context(_Track(again, number, formats, raw, max_gap_s)))
@@ -294,6 +297,8 @@ class _Track(AbstractContextManager["_Track"]):
                 faults.append(silent.format("of sound are lost"))
             else:
                 remarks.append(silent.format("have no sound"))
+        if not self._kept and self.count > 1:
+            remarks.append("no sound")
         if line.moved:
             remarks.append(
                 f"time stamps go back {line.moved} time(s){at}, by {line.moved_s:.2f} s: the sound follows on"
