@@ -153,7 +153,7 @@ class _Chain:
                 if count == 1:
                     raise
                 faults.append(error.message)
-            faults.append(self._decoder.fault)
+            faults += [self._decoder.fault, self._broken_off()]
             remarks.append(self._decoder.remark)
             self.left_out += self._decoder.left_out
             unread = self._next()
@@ -163,6 +163,15 @@ class _Chain:
             remarks.insert(0, f"{count} streams, one behind the other")
         (faults if unread[1] else remarks).append(unread[0])
         self.fault, self.remark = ("; ".join(dict.fromkeys(filter(None, facts))) for facts in (faults, remarks))
+
+    def _broken_off(self) -> str:
+        """Return what is wrong with the end of the file that was decoded last, or an empty string.
+
+        Only now it is known where that is.
+        """
+        is_ogg = self._decoder.info.codec.startswith("ogg/")
+        whole = OpenFile(self._link, again=self._source.again) if is_ogg else None
+        return "the file ends inside an Ogg page" if whole is not None and ogg_samples(whole) is None else ""
 
     def _next(self) -> tuple[str, bool] | None:
         """Go on to the next file; where there is none, return what lies there instead, and whether it matters."""
@@ -174,7 +183,10 @@ class _Chain:
         unread = f"{rest} bytes behind the sound not read"
         try:
             source, self._link = link(self._source, start)
-            decoder = _known(source, self._max_gap_s, gsm=False)
+            wav = wav_header(source)
+            decoder = (
+                _wav(source, wav, self._max_gap_s) if wav is not None else _known(source, self._max_gap_s, gsm=False)
+            )
         except AudioError as error:
             per_second = start / (self.info.duration_s or 1.0)
             return f"{unread} ({error.message})", rest / per_second >= _MATTERS_S
@@ -215,10 +227,8 @@ def _known(source: OpenFile, max_gap_s: float, *, gsm: bool) -> Decoder:
         packets.info = replace(packets.info, frames=mp3_frames(source))
     if packets.info.codec.startswith("ogg/"):
         rate = packets.info.sampling_rate
-        if ogg_samples(source) is None:
-            packets.fault = "the file ends inside an Ogg page"
         # A stream that was joined late starts late as well, but within its first page.
-        elif packets.starts_s * rate >= max(ogg_first_samples(source), 0.1 * rate):
+        if packets.starts_s * rate >= max(ogg_first_samples(source), 0.1 * rate):
             packets.fault = f"the first {packets.starts_s:.2f} s are damaged"
     return packets
 

@@ -49,8 +49,11 @@ _SAMPLES: dict[str, tuple[Any, float]] = {
     "s32": (np.int32, 2.0**-31),
     "flt": (np.float32, 1.0),
 }
+# Between two packets of these are some bytes; where there are more, they could not be read.
+_BY_PACKETS, _MAX_BETWEEN = {"matroska"}, 1000
 _VORBIS_LATE_S = 0.1  # FFmpeg stamps the start of Vorbis a block too late
 _MAX_PLANES = 8  # PyAV crashes at more
+_SILENT_RATE = 8000  # Hz; of a track that is announced and has no sound
 _MAX_TRACKS = 32  # each is decoded by a decoder of its own
 
 
@@ -195,6 +198,7 @@ class _Track(AbstractContextManager["_Track"]):
         self.sampling_rate, self.channels = context.sample_rate, context.channels
         self._packets = self._damaged = 0
         self._damaged_s = self._decoded_s = 0.0  # where the first damaged packet is; seconds decoded so far
+        self._skipped = 0  # bytes between packets that are too many to be headers
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
         self._kept = 0  # samples
@@ -206,6 +210,8 @@ class _Track(AbstractContextManager["_Track"]):
             self._frames = chain([first], self._frames)
         self.starts_s = 0.0 if first is None else float((first.pts or 0) * (first.time_base or 0))
         self._origin_s = self._begins_s(context.name)
+        if self.count > 1 and not (self.sampling_rate and self.channels):
+            self.sampling_rate, self.channels = _SILENT_RATE, 1
         self._line = Timeline(self.sampling_rate, self.channels, max_gap_s=max_gap_s)
 
     def _begins_s(self, codec: str) -> float:
@@ -239,8 +245,13 @@ class _Track(AbstractContextManager["_Track"]):
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         try:
+            ends = None  # where the last packet does, in the file
             for packet in self._container.demux(self._stream):
                 self._packets += 1
+                if packet.pos is not None and packet.pos >= 0:
+                    if ends is not None and packet.pos - ends > _MAX_BETWEEN and len(self._container.streams) == 1:
+                        self._skipped += packet.pos - ends
+                    ends = packet.pos + packet.size
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
@@ -293,7 +304,7 @@ class _Track(AbstractContextManager["_Track"]):
             )
         if line.gaps:
             silent = f"{line.gap_s:.2f} s {{}} in {line.gaps} place(s), the first{at}, left silent"
-            if self.format in _WITHOUT_GAPS:
+            if self.format in _WITHOUT_GAPS or self._damaged or (self.format in _BY_PACKETS and self._skipped):
                 faults.append(silent.format("of sound are lost"))
             else:
                 remarks.append(silent.format("have no sound"))
@@ -316,9 +327,9 @@ class _Track(AbstractContextManager["_Track"]):
 
 
 def _is_header(packet: av.Packet) -> bool:
-    """Return whether a packet is the Info frame of one more MP3: it holds no sound, and need not decode."""
-    head = bytes(packet)[:64] if packet.size else b""
-    return b"Info" in head or b"Xing" in head
+    """Return whether a packet is a tag or the Info frame of one more MP3: it holds no sound, and need not decode."""
+    data = bytes(packet) if packet.size else b""
+    return b"Info" in data[:64] or b"Xing" in data[:64] or data.startswith((b"TAG", b"ID3", b"APETAGEX"))
 
 
 def _samples(frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float) -> NDArray[np.float32]:

@@ -5,16 +5,25 @@ Players play them all. Decoders stop at the end of the first, or mistake the hea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from emolib.sound.headers import Source
 from emolib.sound.source import OpenFile
 
-_OVERLAP = 15  # bytes; one less than the longest mark
+_OVERLAP = 63  # bytes; one less than the longest mark
 _MAX_ATOMS = 64
-# How a file begins that may follow another one anywhere. (Ogg: a page that begins a stream, at sample 0.)
-_MARKS = {b"OggS": b"OggS\0\2" + bytes(8), b"fLaC": b"fLaC\0\0\0\x22", b"#!AM": b"#!AMR"}
+_LEAST_FORM = 46  # bytes of an AIFF file without sound
+_NAME = re.compile(rb"[ -~\xa9][ -~]{3}")
+# How a file begins that may follow another one anywhere, strong enough not to be met by chance. (Ogg: a page that
+# begins a stream, at sample 0.)
+_MARK = re.compile(
+    rb"OggS\x00\x02\x00{8}|fLaC\x00\x00\x00\x22|RIFF.{4}WAVEfmt |#!AMR|\x00\x00\x00[\x10-\xff]ftyp"
+    rb"|FLV\x01[\x00-\x07]\x00\x00\x00\x09|\x1a\x45\xdf\xa3.{1,48}?(?:webm|matroska)",
+    re.DOTALL,
+)
+_WATCHED = (b"OggS", b"fLaC", b"#!AM", b"FLV\1", b"\x1a\x45\xdf\xa3")
 
 
 class Link:
@@ -36,14 +45,15 @@ class Link:
     def __init__(self, source: Source, start: int) -> None:
         self._source, self._start, self._place = source, start, 0
         head = source.at(start, 64)
-        self._mark = _MARKS.get(head[:4])
         self._first = _end_of_first_pages(source, start) if head.startswith(b"OggS") else 1
-        self.end = source.size if self._mark else min(source.size, _end(source, start, head))
+        end = None if head.startswith(_WATCHED) else _end(source, start, head)
+        self._is_watched = end is None
+        self.end = source.size if end is None else min(source.size, end)
 
     @property
     def is_whole(self) -> bool:
         """Whether it is known beforehand to be the whole file."""
-        return self._mark is None and not self._start and self.end == self._source.size
+        return not self._is_watched and not self._start and self.end == self._source.size
 
     def seek(self, place: int, whence: int = 0) -> int:
         """Move to a position."""
@@ -59,13 +69,11 @@ class Link:
         place = self._start + self._place
         left = max(0, self.end - place)
         size = left if size < 0 else min(size, left)
-        before = min(_OVERLAP, self._place) if self._mark else 0
+        before = min(_OVERLAP, self._place) if self._is_watched else 0
         data = self._source.at(place - before, size + before)
-        if self._mark is not None:
-            found = data.find(self._mark, max(0, self._first - self._place + before))
-            if found >= 0:
-                self.end = place - before + found
-                data = data[:found]
+        if self._is_watched and (found := _MARK.search(data, max(0, self._first - self._place + before))):
+            self.end = place - before + found.start()
+            data = data[: found.start()]
         data = data[before:]
         self._place += len(data)
         return data
@@ -93,13 +101,17 @@ def _end_of_first_pages(source: Source, start: int) -> int:
     return max(1, place - start)
 
 
-def _end(source: Source, start: int, head: bytes) -> int:
-    """Return where the header of a container says that it ends; the end of the file where it does not say."""
+def _end(source: Source, start: int, head: bytes) -> int | None:
+    """Return where the header of a container says that it ends, the end of the file where it does not say.
+
+    None: another file may begin anywhere.
+    """
     if head.startswith(b"FORM"):
-        return start + 8 + int.from_bytes(head[4:8], "big")
+        length = int.from_bytes(head[4:8], "big")
+        return start + 8 + length if _LEAST_FORM <= length < 0x7FFF_FFFF else source.size
     if head.startswith(b".snd"):
         length = int.from_bytes(head[8:12], "big")
-        return source.size if length >= 0x7FFF_FFFF else start + int.from_bytes(head[4:8], "big") + length
+        return start + int.from_bytes(head[4:8], "big") + length if 0 < length < 0x7FFF_FFFF else source.size
     if head.startswith(b"caff"):
         return _end_of_chunks(source, start + 8, name_first=True)
     if head[4:8] == b"ftyp":
@@ -107,8 +119,11 @@ def _end(source: Source, start: int, head: bytes) -> int:
     return source.size
 
 
-def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int:
-    """Return where the chunks of a CAF file or the atoms of an MP4 file end: before another file, or with the file."""
+def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int | None:
+    """Return where the chunks of a CAF file or the atoms of an MP4 file end: before another file, or with the file.
+
+    None: there are too many to look.
+    """
     place = start
     for number in range(_MAX_ATOMS):
         head = source.at(place, 16) if place < source.size else b""
@@ -120,10 +135,11 @@ def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int:
             name, length, header = head[4:8], int.from_bytes(head[:4], "big"), 0
             if length == 1:
                 length = int.from_bytes(head[8:16], "big")
-        if number and name == (b"caff" if name_first else b"ftyp"):
+        if number and (name == (b"caff" if name_first else b"ftyp") or not _NAME.fullmatch(name)):
             return place
-        # A fragmented recording has thousands of them; a length of 0 or -1 is that of one that was never finished.
-        if name == b"moof" or not header + length >= 8 or length >= 2**63:
+        if name == b"moof":  # a fragmented recording has thousands of them
+            return None
+        if not header + length >= 8 or length >= 2**63:  # 0 or -1: one that was never finished
             break
         place += header + length
     return source.size

@@ -35,6 +35,7 @@ class OpenFile:
         self._file = file
         self.again = again
         self._failure: BaseException | None = None
+        self._place = 0  # its own: some file systems hand out one object, with one position, to all that open a file
         self.size = int(file.seek(0, 2))
         if self.size <= at_once:
             self._file = io.BytesIO(self.at(0, self.size))
@@ -43,7 +44,13 @@ class OpenFile:
     def read(self, size: int = -1) -> bytes:
         """Return bytes; none once a read has failed."""
         try:
-            return b"" if self._failure else self._file.read(size)
+            if self._failure:
+                return b""
+            if self._file.tell() != self._place:
+                self._file.seek(self._place)
+            data: bytes = self._file.read(size)
+            self._place += len(data)
+            return data
         except BaseException as error:
             self._failure = error
             return b""
@@ -56,12 +63,15 @@ class OpenFile:
 
     def seek(self, place: int, whence: int = 0) -> int:
         """Move within the file; a damaged header may send a decoder before its start (refused) or beyond its end."""
-        place += (0, self.tell(), self.size)[whence]
-        return int(self._file.seek(min(place, self.size))) if place >= 0 else -1
+        place += (0, self._place, self.size)[whence]
+        if place < 0:
+            return -1
+        self._place = min(place, self.size)
+        return self._place
 
     def tell(self) -> int:
         """Return the position."""
-        return int(self._file.tell())
+        return self._place
 
     def at(self, place: int, size: int) -> bytes:
         """Return bytes of the file and leave the position where the decoder had it."""

@@ -22,6 +22,7 @@ MAX_GAP_S = 3600.0
 _JITTER_S = 0.02
 _PIECE = 2**16  # samples of silence at once
 _MAX_HELD_S = 10.0
+_MAX_SILENCE_S = 24 * 3600.0  # in all; more than that is no recording
 
 
 class Timeline:
@@ -121,7 +122,7 @@ class Timeline:
             self.moved += 1
             self.moved_s -= gap / self._rate
             return 0
-        if gap > self._max_gap:
+        if gap > self._max_gap or self.gap_s + gap / self._rate > _MAX_SILENCE_S:
             self._offset -= gap
             self.unfilled += 1
             self.unfilled_s += gap / self._rate

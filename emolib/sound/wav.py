@@ -161,7 +161,9 @@ def _file(source: Source, place: int) -> _File | None:
             if length == _UNKNOWN and long:
                 length = long
             # Streams are written with 0 or with the largest number, from which some subtract their header.
-            never_set = length == 0 and (start + whole + 8 < source.size or whole >= _OPEN_LENGTH)
+            never_set = length == 0 and (
+                start + whole + 8 < source.size or whole >= _OPEN_LENGTH or not _begins_chunk(source, place)
+            )
             if never_set or (length > there and length >= _OPEN_LENGTH):
                 found.extents.append(Extent(place, None, there))
                 found.end = source.size
