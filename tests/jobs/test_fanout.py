@@ -67,10 +67,17 @@ def test_a_block_that_kills_its_workers_is_lost_and_the_others_are_not(client: C
     assert "died" in lost.message
 
 
-def test_a_run_that_does_not_move_stops(client: Client, tmp_path: Path) -> None:
+@pytest.fixture
+def never(tmp_path: Path) -> Iterator[Path]:
+    """A file that is not there until the test is over, however it ends: the worker that waits for it serves others."""
+    path = tmp_path / "never"
+    yield path
+    path.touch()
+
+
+def test_a_run_that_does_not_move_stops(client: Client, never: Path) -> None:
     with pytest.raises(StalledError, match="no block ended"):
-        list(fan_out(client, _until, [Block((tmp_path / "never",))], stall_s=0.5))
-    (tmp_path / "never").touch()
+        list(fan_out(client, _until, [Block((never,))], stall_s=0.5))
 
 
 def test_told_to_stop_it_ends_what_workers_have_and_begins_nothing(client: Client) -> None:
@@ -107,17 +114,16 @@ def test_told_to_stop_at_the_last_block_it_is_done(client: Client) -> None:
         assert isinstance(each, Done)
 
 
-def test_told_twice_it_stops_at_once(client: Client, tmp_path: Path) -> None:
+def test_told_twice_it_stops_at_once(client: Client, tmp_path: Path, never: Path) -> None:
     """Whatever is under way: that ends later than this test."""
 
     def run() -> None:
-        for _ in fan_out(client, _until, [Block((tmp_path,)), Block((tmp_path / "never",))]):
+        for _ in fan_out(client, _until, [Block((tmp_path,)), Block((never,))]):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         run()
-    (tmp_path / "never").touch()
 
 
 def test_a_client_that_gave_up_says_that_the_scheduler_is_gone(cluster: tuple[str, str]) -> None:
@@ -141,6 +147,6 @@ def _die_on_three(number: int) -> int:
 
 
 def _until(path: Path) -> None:
-    """Stand for work that takes until somebody makes a file, or the test is over and its folder gone."""
-    while path.parent.exists() and not path.exists():
+    """Stand for work that takes until somebody makes a file."""
+    while not path.exists():
         time.sleep(0.01)
