@@ -102,12 +102,17 @@ class Task:
         return {} if self.sources.calls is None else {"table_rows_unread": self.sources.faults.rows}
 
     def newest_date(self, until: str) -> str:
-        """Return the newest date of a listed recording that is not after a day (ISO); empty if there is none."""
-        newest = ""
-        for batch in pq.ParquetFile(self.listing.place).iter_batches(columns=["date"]):
+        """Return the newest date of a listed recording that is not after a day (ISO); empty if there is none.
+
+        Times of modification count only where nothing else is known: a wrong clock made those too.
+        """
+        newest = {True: "", False: ""}
+        for batch in pq.ParquetFile(self.listing.place).iter_batches(columns=["date", "date_source"]):
             dates = batch["date"]
-            newest = max(newest, pc.max(dates.filter(pc.less_equal(dates, until))).as_py() or "")
-        return newest
+            known, past = pc.is_in(batch["date_source"], pa.array(["path", "sidecar"])), pc.less_equal(dates, until)
+            for is_known, those in ((True, known), (False, pc.invert(known))):
+                newest[is_known] = max(newest[is_known], pc.max(dates.filter(pc.and_(those, past))).as_py() or "")
+        return newest[True] or newest[False]
 
     def listed(self) -> pd.DataFrame:
         """Return the whole listing, in memory, without files of which several are one recording."""

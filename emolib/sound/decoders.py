@@ -169,9 +169,18 @@ class _Chain:
 
         Only now it is known where that is.
         """
-        is_ogg = self._decoder.info.codec.startswith("ogg/")
-        whole = OpenFile(self._link, again=self._source.again) if is_ogg else None
-        return "the file ends inside an Ogg page" if whole is not None and ogg_samples(whole) is None else ""
+        codec = self._decoder.info.codec
+        if not isinstance(self._decoder, FFmpegDecoder) or not codec.startswith(("ogg/", "mov/")):
+            return ""
+        whole = OpenFile(self._link, again=self._source.again)
+        if codec.startswith("ogg/"):
+            return "the file ends inside an Ogg page" if ogg_samples(whole) is None else ""
+        # A recording in fragments has no table of contents: a damaged fragment is taken for its end.
+        end = self._decoder.packets_end
+        if end is None:
+            return ""
+        is_more = any(b"moof" in whole.at(place, _LOOKED_AT + 3) for place in range(end, whole.size, _LOOKED_AT))
+        return f"{whole.size - end} bytes behind a damaged fragment not read" if is_more else ""
 
     def _next(self) -> tuple[str, bool] | None:
         """Go on to the next file; where there is none, return what lies there instead, and whether it matters."""
@@ -184,9 +193,10 @@ class _Chain:
         try:
             source, self._link = link(self._source, start)
             wav = wav_header(source)
-            decoder = (
-                _wav(source, wav, self._max_gap_s) if wav is not None else _known(source, self._max_gap_s, gsm=False)
-            )
+            if wav is not None:
+                decoder = _wav(source, wav, self._max_gap_s)
+            else:
+                decoder = _known(source, self._max_gap_s, gsm=False)
         except AudioError as error:
             per_second = start / (self.info.duration_s or 1.0)
             return f"{unread} ({error.message})", rest / per_second >= _MATTERS_S

@@ -153,6 +153,11 @@ class FFmpegDecoder:
                 channel += held.shape[1]
             yield piece
 
+    @property
+    def packets_end(self) -> int | None:
+        """Where in the file the last packet ends that was read; None where pictures may lie behind it."""
+        return max(track.packets_end for track in self._tracks) if self._tracks[0].is_sound_alone else None
+
     def close(self) -> None:
         """Let go of what the decoder holds."""
         self._opened.close()
@@ -177,6 +182,7 @@ class _Track(AbstractContextManager["_Track"]):
         self.fault = self.remark = ""
         streams = self._container.streams.audio
         self.count = len(streams)
+        self.is_sound_alone = len(self._container.streams) == self.count
         if not streams:
             raise AudioError(Code.EMPTY, f"no sound track found in the {self.format} file")
         self._stream = streams[number]
@@ -198,6 +204,7 @@ class _Track(AbstractContextManager["_Track"]):
         self.sampling_rate, self.channels = context.sample_rate, context.channels
         self._packets = self._damaged = 0
         self._damaged_s = self._decoded_s = 0.0  # where the first damaged packet is; seconds decoded so far
+        self.packets_end = 0  # where the last packet ends, in the file
         self._skipped = 0  # bytes between packets that are too many to be headers
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
@@ -245,13 +252,13 @@ class _Track(AbstractContextManager["_Track"]):
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         try:
-            ends = None  # where the last packet does, in the file
             for packet in self._container.demux(self._stream):
                 self._packets += 1
                 if packet.pos is not None and packet.pos >= 0:
-                    if ends is not None and packet.pos - ends > _MAX_BETWEEN and len(self._container.streams) == 1:
-                        self._skipped += packet.pos - ends
-                    ends = packet.pos + packet.size
+                    between = packet.pos - self.packets_end
+                    if self.packets_end and between > _MAX_BETWEEN and len(self._container.streams) == 1:
+                        self._skipped += between
+                    self.packets_end = packet.pos + packet.size
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:

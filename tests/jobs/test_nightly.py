@@ -253,6 +253,7 @@ def test_a_retention_that_a_wrong_clock_makes_removes_nothing(
         place.write_text(json.dumps({**json.loads(place.read_text()), "archive": str(growing)}))
     before = archive.read(pred_of_calls, table="recordings")
     asked = ("nightly", growing, "--model", model, "--out", pred_of_calls, "--settle-s", "0", "--keep-days", "30")
+    (growing / "undated.wav").write_bytes(b"")  # its time of modification, which is of the same clock, says nothing
     for more in ((), ("--plan",), ("--report", tmp_path / "nights")):
         refused = run_emolib(*asked, *more)
         assert refused.exit_code == 2
@@ -268,6 +269,7 @@ def test_a_retention_that_a_wrong_clock_makes_removes_nothing(
     night = datetime.combine(days[-1] + timedelta(days=1), datetime.min.time(), UTC)
     with pytest.raises(SettingsError, match="more than half, and no earlier run had this setting"):
         nightly(str(growing), **common, night=night)
+    (growing / "undated.wav").unlink()
     ended = run_emolib(*asked, "--really")
     assert (ended.exit_code, ended.summary["forgotten"]) == (0, len(before))
     again = run_emolib(*asked)

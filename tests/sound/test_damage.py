@@ -90,6 +90,13 @@ def test_a_damaged_frame_of_flac_is_no_sound(tmp_path: Path) -> None:
     assert np.isin(found.signal[0], np.append(whole.signal[0], 0)).all()
 
 
+def test_damage_in_a_container_with_gaps_is_no_gap(tmp_path: Path) -> None:
+    """Where nobody speaks there may be no packets; but there are no bytes then either."""
+    found = read(tmp_path, overwritten(FORMATS["webm"], 0.5, bytes(3000)))
+    assert found.code is Code.TRUNCATED
+    assert "s of sound are lost in 1 place(s)" in found.message
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_any_damage_ends_in_a_verdict(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:

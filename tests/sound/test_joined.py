@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -119,6 +120,7 @@ def ds64(riff_size: int = 0, data_size: int = 0) -> bytes:
         riff(ds64(0, len(PCM)), FORM, chunk(b"data", PCM, 0xFFFF_FFFF), name=b"RF64", size=0xFFFF_FFFF),
         riff(ds64(0, len(PCM)), FORM, chunk(b"data", PCM, 0xFFFF_FFFF), name=b"BW64", size=0xFFFF_FFFF),
         riff(FORM, chunk(b"data", PCM, 0), size=0),
+        riff(FORM, chunk(b"data", PCM, 0)),
         riff(FORM, chunk(b"data", PCM, 0xFFFF_FFFF), size=0xFFFF_FFFF),
         riff(FORM, chunk(b"data", PCM), size=36),
         riff(FORM, chunk(b"data", PCM)) + bytes(10_000),
@@ -135,6 +137,7 @@ def ds64(riff_size: int = 0, data_size: int = 0) -> bytes:
         "rf64",
         "bw64",
         "zeros",
+        "zero-in-a-right-riff",
         "open",
         "short-riff",
         "padding",
@@ -189,3 +192,71 @@ def test_a_second_stream_that_is_damaged_is_said(tmp_path: Path) -> None:
         pytest.fail(f"the first stream was lost: {error}")
     assert found.code is Code.TRUNCATED
     assert found.decoded_s == pytest.approx(2, abs=0.6)
+
+
+def test_links_shorter_than_what_a_decoder_reads_ahead(tmp_path: Path) -> None:
+    """Where a link ends shows while it is opened; its last page must be looked for there."""
+    for container, encoding in (("OGG", "OPUS"), ("OGG", "VORBIS"), ("FLAC", "PCM_16")):
+        found = read(tmp_path, 3 * encode(noise(4, 16_000), 16_000, container, encoding))
+        assert (found.code, found.decoded_s) == (Code.OK, pytest.approx(12, abs=0.1)), found.message
+    link = encode(noise(20, 16_000), 16_000, "OGG", "VORBIS")
+    found = read(tmp_path, link[: len(link) * 2 // 3] + link)
+    assert found.code is Code.TRUNCATED
+    assert "the file ends inside an Ogg page" in found.message
+
+
+@pytest.mark.parametrize("first", ["FLAC", "OGG", "mp4", "webm"])
+@pytest.mark.parametrize("second", ["WAV", "FLAC", "OGG", "mp4"])
+def test_files_of_other_kinds_behind(tmp_path: Path, first: str, second: str) -> None:
+    made = {
+        "WAV": encode(noise(2, 16_000), 16_000, "WAV"),
+        "FLAC": encode(noise(2, 16_000), 16_000, "FLAC"),
+        "OGG": encode(noise(2, 16_000), 16_000, "OGG", "OPUS"),
+        "mp4": aac(2, "mp4"),
+        "webm": mux("webm", Track("libopus", 48_000, [(0.0, tone(2, 48_000))])),
+    }
+    found = read(tmp_path, made[first] + made[second])
+    assert (found.code, found.decoded_s) == (Code.OK, pytest.approx(4, abs=0.2)), found.message
+
+
+def test_what_lies_behind_and_is_no_sound_is_said(tmp_path: Path) -> None:
+    for data in (aac(2, "mp4"), encode(noise(2, RATE), RATE, "AIFF"), encode(noise(2, RATE), RATE, "CAF")):
+        found = read(tmp_path, data + b"\xa5" * 60_000)
+        assert found.code is Code.TRUNCATED
+        assert "60000 bytes behind the sound not read" in found.message
+
+
+@pytest.mark.parametrize("size", [0, 8, 0xFFFF_FFFF])
+def test_aiff_whose_size_was_never_set(tmp_path: Path, size: int) -> None:
+    data = encode(noise(2, RATE), RATE, "AIFF")
+    found = read(tmp_path, data[:4] + struct.pack(">I", size) + data[8:])
+    assert found.decoded_s == pytest.approx(2)
+
+
+def test_caf_whose_size_was_set_for_the_last_time_at_half(tmp_path: Path) -> None:
+    data = encode(noise(2, RATE), RATE, "CAF")
+    place = data.index(b"data") + 4
+    half = int.from_bytes(data[place : place + 8], "big") // 2
+    found = read(tmp_path, data[:place] + half.to_bytes(8, "big") + data[place + 8 :])
+    assert (found.code, found.decoded_s) == (Code.TRUNCATED, pytest.approx(1, abs=0.01))
+
+
+def test_a_damaged_fragment_is_not_the_end(tmp_path: Path) -> None:
+    options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
+    data = bytearray(mux("mp4", Track("aac", 16_000, [(0.0, tone(10, 16_000))]), options=options))
+    assert read(tmp_path, bytes(data)).code is Code.OK
+    place = data.index(b"moof", len(data) // 2) - 4
+    data[place : place + 8] = bytes(8)
+    found = read(tmp_path, bytes(data))
+    assert found.code is Code.TRUNCATED
+    assert "bytes behind a damaged fragment not read" in found.message
+
+
+def test_tracks_of_a_store_that_hands_out_one_file_object(tmp_path: Path) -> None:
+    tracks = [Track("aac", 16_000, [(0.0, tone(3, 16_000, frequency))]) for frequency in (300, 600)]
+    data = mux("mp4", *tracks)
+    with fsspec.open("memory://test-joined/tracks", "wb") as file:
+        file.write(data)
+    remote = audio.read("memory://test-joined/tracks")
+    np.testing.assert_array_equal(remote.signal, read(tmp_path, data).signal)
+    assert remote.code is Code.OK
