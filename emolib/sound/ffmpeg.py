@@ -192,6 +192,7 @@ class _Track(AbstractContextManager["_Track"]):
             raise AudioError(Code.UNSUPPORTED, f"no decoder knows the encoding of {track}the {self.format} file")
         if self.format == "flac":  # FFmpeg takes damaged frames for sound where nobody asks for the checksums
             context.options = {"err_detect": "crccheck+explode"}
+        self._decoder = _decoder_of(context)
         self.claimed_s: float | None = None
         if self._stream.duration is not None and self._stream.time_base is not None:
             self.claimed_s = float(self._stream.duration * self._stream.time_base)
@@ -260,7 +261,7 @@ class _Track(AbstractContextManager["_Track"]):
                         self._skipped += between
                     self.packets_end = packet.pos + packet.size
                 try:
-                    frames = packet.decode()
+                    frames = self._decoder.decode(packet)
                 except av.FFmpegError:
                     if _is_header(packet):
                         self._headers_s += float((packet.duration or 0) * (packet.time_base or 0))
@@ -331,6 +332,19 @@ class _Track(AbstractContextManager["_Track"]):
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
+
+
+def _decoder_of(context: av.AudioCodecContext) -> av.AudioCodecContext:
+    """Return what decodes a track: what FFmpeg chose, but for Opus the library of those who made it.
+
+    FFmpeg's own decoder turns a frame of some files into noise far beyond full scale.
+    """
+    if context.name != "opus":
+        return context
+    decoder = av.CodecContext.create("libopus", "r")
+    decoder.extradata = context.extradata
+    decoder.sample_rate, decoder.layout = context.sample_rate, context.layout
+    return decoder
 
 
 def _is_header(packet: av.Packet) -> bool:
