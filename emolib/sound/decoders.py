@@ -259,9 +259,8 @@ def _wav(source: OpenFile, wav: WavHeader, max_gap_s: float) -> Decoder:
     except soundfile.LibsndfileError as error:
         reason = _reason(error)
     if decoder is None:
-        streamed = header.claimed is None
         try:
-            decoder = FFmpegDecoder(source, formats="wav", streamed=streamed, max_gap_s=max_gap_s)
+            decoder = FFmpegDecoder(source, formats="wav", max_gap_s=max_gap_s)
         except av.FFmpegError as error:
             raise _refusal(source, reason, error) from error
     if header.claimed is None:

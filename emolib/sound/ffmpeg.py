@@ -66,8 +66,6 @@ class FFmpegDecoder:
         The open file.
     formats
         Those that may be tried, joined by commas.
-    streamed
-        Whether the header was written before the length was known.
     max_gap_s
         Seconds; a longer gap between time stamps is not filled.
 
@@ -79,12 +77,9 @@ class FFmpegDecoder:
         If there is no sound in it, or none that can be decoded.
     """
 
-    def __init__(
-        self, source: OpenFile, *, formats: str, streamed: bool = False, raw: str | None = None, max_gap_s: float
-    ) -> None:
+    def __init__(self, source: OpenFile, *, formats: str, raw: str | None = None, max_gap_s: float) -> None:
         self.fault = self.remark = ""
         self.left_out = 0
-        self._streamed = streamed
         self._opened = ExitStack()
         with ExitStack() as opened:
             first = opened.enter_context(_Track(source, 0, formats, raw, max_gap_s))
@@ -101,7 +96,7 @@ class FFmpegDecoder:
         self.starts_s = first.starts_s  # by its time stamps
 
     def _claimed(self) -> int | None:
-        if self._streamed or self._tracks[0].format in _WITHOUT_LENGTH:
+        if self._tracks[0].format in _WITHOUT_LENGTH:
             return None
         seconds = [track.claimed_s for track in self._tracks]
         return None if None in seconds else round(max(cast("list[float]", seconds)) * self._rate)

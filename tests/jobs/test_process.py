@@ -198,7 +198,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Names in several scripts, and one that is not Unicode; an MP3 whose decoder complains."""
+    """Names in several scripts, and one that is not Unicode; an MP3 that is damaged."""
     folder = tmp_path_factory.mktemp("archive") / "calls"
     for number, name in enumerate(("Müller", "Привет", "😀", "takes-its-worker-away", "plain")):
         write_call(folder / f"2024-05-0{1 + number % 3}/{name}.wav", voice(3 + number, seed=number))
