@@ -146,9 +146,11 @@ class _Chain:
         faults, remarks, count = [], [], 0
         while True:
             count += 1
-            rates = {"source_rate": self._decoder.info.sampling_rate, "target_rate": self.info.sampling_rate}
+            info = self._decoder.info
+            self._frames = 0
+            rates = {"source_rate": info.sampling_rate, "target_rate": self.info.sampling_rate}
             try:
-                yield from resampled(self._decoder.pieces(), self.info.channels, **rates)
+                yield from resampled(map(self._counted, self._decoder.pieces()), self.info.channels, **rates)
             except AudioError as error:
                 if count == 1:
                     raise
@@ -156,13 +158,23 @@ class _Chain:
             faults += [self._decoder.fault, self._broken_off()]
             remarks.append(self._decoder.remark)
             self.left_out += self._decoder.left_out
+            missing = (info.frames or 0) - self._decoder.left_out - self._frames
             unread = self._next()
+            # Of one file alone, whoever decodes it compares.
+            if (count > 1 or unread is None) and missing > slack(info.frames or 0, info.sampling_rate):
+                faults.append(
+                    f"stream {count} ends {missing / info.sampling_rate:.2f} s before the end that its header claims"
+                )
             if unread is not None:
                 break
         if count > 1:
             remarks.insert(0, f"{count} streams, one behind the other")
         (faults if unread[1] else remarks).append(unread[0])
         self.fault, self.remark = ("; ".join(dict.fromkeys(filter(None, facts))) for facts in (faults, remarks))
+
+    def _counted(self, piece: Piece) -> Piece:
+        self._frames += len(piece)
+        return piece
 
     def _broken_off(self) -> str:
         """Return what is wrong with the end of the file that was decoded last, or an empty string.
@@ -199,7 +211,8 @@ class _Chain:
                 decoder = _known(source, self._max_gap_s, gsm=False)
         except AudioError as error:
             per_second = start / (self.info.duration_s or 1.0)
-            return f"{unread} ({error.message})", rest / per_second >= _MATTERS_S
+            reason = error.message if _name(source) or _text(source) else "no known container"
+            return f"{unread} ({reason})", rest / per_second >= _MATTERS_S
         if decoder.info.channels != self.info.channels:
             decoder.close()
             return f"{unread}: {decoder.info.channels} channel(s) found, expected {self.info.channels}", True

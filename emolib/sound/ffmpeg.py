@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emolib.errors import AudioError, Code
-from emolib.sound.headers import AudioInfo
+from emolib.sound.headers import AudioInfo, begins_with_info, tags_length
 from emolib.sound.resampling import resampled
 from emolib.sound.source import OpenFile
 from emolib.sound.timeline import Stamped, Timeline
@@ -199,10 +199,11 @@ class _Track(AbstractContextManager["_Track"]):
         self.codec = f"{self.format}/{context.name.removesuffix('float')}"
         self.sampling_rate, self.channels = context.sample_rate, context.channels
         self._packets = self._damaged = 0
-        self._damaged_s = self._decoded_s = 0.0  # where the first damaged packet is; seconds decoded so far
+        self._damaged_s = 0.0  # where the first damaged packet is
         self.packets_end = 0  # where the last packet ends, in the file
         self._skipped = 0  # bytes between packets that are too many to be headers
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
+        self._tags_end = 0  # where in the file the last tag ends
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
         self._kept = 0  # samples
         self._frames = self._decode()
@@ -255,23 +256,44 @@ class _Track(AbstractContextManager["_Track"]):
                     if self.packets_end and between > _MAX_BETWEEN and len(self._container.streams) == 1:
                         self._skipped += between
                     self.packets_end = packet.pos + packet.size
-                try:
-                    frames = self._decoder.decode(packet)
-                except av.FFmpegError:
-                    if _is_header(packet):
-                        self._headers_s += float((packet.duration or 0) * (packet.time_base or 0))
-                    else:
-                        self._damaged_s = self._damaged_s if self._damaged else self._decoded_s
-                        self._damaged += 1
-                    continue
+                frames = self._heard(packet)
                 if len(frames) > 1 and self.format == "flac":  # damage joined them, and their stamp is one's alone
                     for frame in frames:
                         frame.pts = None
-                for frame in frames:
-                    self._decoded_s += frame.samples / (frame.sample_rate or 1)
-                    yield frame
+                yield from frames
         except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
             self.fault = f"then the decoder failed: {getattr(error, 'strerror', 'the data are damaged')}"
+
+    def _heard(self, packet: av.Packet) -> list[av.AudioFrame]:
+        """Return the frames of a packet, and count it where it is damaged."""
+        frames = self._decoded(packet)
+        if frames or not packet.size or (frames is not None and self.format != "mp3"):
+            return frames or []
+        # Of MP3s that were joined, tags come in packets that do not decode, with the next frame in the last of them.
+        data, place = bytes(packet), packet.pos or 0
+        length = max(0, self._tags_end - place)
+        length += tags_length(data[length:])
+        sound = data[length:]
+        if length:
+            self._tags_end = place + length
+        if not sound or begins_with_info(sound):
+            self._headers_s += float((packet.duration or 0) * (packet.time_base or 0))
+            return []
+        if length:
+            behind = av.Packet(sound)
+            behind.pts, behind.dts, behind.time_base = packet.pts, packet.dts, packet.time_base
+            frames = self._decoded(behind)
+        if frames is None:
+            self._damaged_s = self._damaged_s if self._damaged else self._kept / (self.sampling_rate or 1)
+            self._damaged += 1
+        return frames or []
+
+    def _decoded(self, packet: av.Packet) -> list[av.AudioFrame] | None:
+        """Return the frames of a packet, None where it does not decode."""
+        try:
+            return self._decoder.decode(packet)
+        except av.FFmpegError:
+            return None
 
     def _stamped(self) -> Iterator[Stamped]:
         to_float = av.AudioResampler(format="flt")  # interleaved: PyAV crashes at more than eight planes
@@ -342,18 +364,16 @@ def _decoder_of(context: av.AudioCodecContext) -> av.AudioCodecContext:
     return decoder
 
 
-def _is_header(packet: av.Packet) -> bool:
-    """Return whether a packet is a tag or the Info frame of one more MP3: it holds no sound, and need not decode."""
-    data = bytes(packet) if packet.size else b""
-    return b"Info" in data[:64] or b"Xing" in data[:64] or data.startswith((b"TAG", b"ID3", b"APETAGEX"))
-
-
 def _samples(frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float) -> NDArray[np.float32]:
     """Return a frame as ``(sample, channel)``: what PyAV's to_ndarray does, in half the time."""
+    count = frame.samples * interleaved
     samples = np.empty((planes * interleaved, frame.samples), np.float32)
     for number, plane in enumerate(frame.planes):
-        found = np.frombuffer(cast("bytes", plane), dtype, frame.samples * interleaved)
-        samples[number : number + interleaved] = found.reshape(-1, interleaved).T
+        found = np.frombuffer(plane, dtype, count)  # type: ignore[call-overload]
+        if interleaved == 1:
+            samples[number] = found
+        else:
+            samples[:] = found.reshape(-1, interleaved).T
     if scale != 1.0:
         samples *= np.float32(scale)
     return samples.T

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 _MAX_CHUNKS = 1000
 _MAX_OGG_PAGE = 65_307
 _MAX_HEADER_PAGES = 64
+_INFO = re.compile(rb"Xing|Info")
+_LYRICS_END = re.compile(rb"LYRICSEND|\d{6}LYRICS200")
 _UNKNOWN_LENGTH = 2**62  # libsndfile's way to say that a stream has no length is 2**63 - 1
 
 
@@ -124,12 +126,8 @@ def mp3_frames(source: Source) -> int | None:
     ----------
     .. [1] G. Bouvigne, "MP3 Info Tag revision 1 specifications" (LAME project, 2002).
     """
-    start = 0
-    head = source.head[:10]
-    if head.startswith(b"ID3") and len(head) == 10:  # the size of this tag has 7 bits in each byte
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-    frame = source.at(start, 256)
-    found = re.search(rb"Xing|Info", frame)
+    frame = source.at(tags_length(source.head), 256)
+    found = _INFO.search(frame)
     if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0 or found is None:
         return None
     tag = frame[found.start() :]
@@ -140,6 +138,42 @@ def mp3_frames(source: Source) -> int | None:
     place = 12 + 4 * bool(tag[7] & 2) + 100 * bool(tag[7] & 4) + 4 * bool(tag[7] & 8)
     padding = int.from_bytes(tag[place + 21 : place + 24], "big") if tag[place : place + 4] else 0
     return max(0, samples - (padding >> 12) - (padding & 0xFFF))
+
+
+def tags_length(data: bytes) -> int:
+    r"""Return how many bytes the tags take that stand where an MP3 frame could; it may be more than there are.
+
+    Tags are ID3v1 and ID3v2 [1]_, APEv2 and Lyrics3. They hold text and pictures.
+
+    References
+    ----------
+    .. [1] M. Nilsson, "ID3 tag version 2.4.0: main structure" (id3.org, 2000).
+
+    Examples
+    --------
+    >>> tags_length(b"TAG" + 125 * b"." + b"ID3\4\0\0\0\0\1\2"), tags_length(b"\xff\xfb\x90\x00")
+    (268, 0)
+    """
+    place = 0
+    while tag := data[place : place + 32]:
+        if tag.startswith(b"TAG"):
+            place += 128
+        elif tag.startswith(b"ID3") and len(tag) >= 10:  # its size has 7 bits in each byte; a footer is not in it
+            place += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+            place += 10 * bool(tag[5] & 0x10)
+        elif tag.startswith(b"APETAGEX"):  # the size is that of what lies behind its header; one alone is the footer
+            is_header = len(tag) == 32 and tag[23] & 0x20
+            place += 32 + (int.from_bytes(tag[12:16], "little") if is_header else 0)
+        elif tag.startswith(b"LYRICSBEGIN") and (end := _LYRICS_END.search(data, place)):
+            place = end.end()
+        else:
+            break
+    return place
+
+
+def begins_with_info(frame: bytes) -> bool:
+    """Return whether an MP3 frame is an Info frame: it holds facts and no sound."""
+    return _INFO.search(frame, 0, 64) is not None
 
 
 def slack(frames: int, sampling_rate: int) -> float:

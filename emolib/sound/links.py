@@ -14,6 +14,10 @@ from emolib.sound.source import OpenFile
 
 _OVERLAP = 63  # bytes; one less than the longest mark
 _MAX_ATOMS = 64
+# What an MP4 file consists of (ISO/IEC 14496-12, QuickTime).
+_ATOMS = frozenset(
+    b"ftyp free skip wide mdat moov moof mfra mfro sidx ssix styp prft emsg meta uuid udta pdin pnot PICT".split()
+)
 _LEAST_FORM = 46  # bytes of an AIFF file without sound
 _NAME = re.compile(rb"[ -~\xa9][ -~]{3}")
 # How a file begins that may follow another one anywhere, strong enough not to be met by chance. (Ogg: a page that
@@ -141,5 +145,8 @@ def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int | Non
             return None
         if not header + length >= 8 or length >= 2**63:  # 0 or -1: one that was never finished
             break
+        # Behind a file that was cut, what looks like an atom lies in the middle of something else.
+        if place + header + length > source.size and not (name_first or name in _ATOMS):
+            return place
         place += header + length
     return source.size

@@ -55,6 +55,8 @@ def mux(container: str, *tracks: Track, options: Mapping[str, str] | None = None
             stream.codec_context.open()
             length = stream.codec_context.frame_size or 1000
             for start_s, signal in track.parts:
+                if not len(signal):  # announced, and never sent
+                    continue
                 frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(signal.T), format="fltp", layout=layout)
                 frame.sample_rate = track.rate
                 cut = av.AudioResampler(stream.format.name, layout, track.rate, frame_size=length)

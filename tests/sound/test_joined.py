@@ -46,12 +46,13 @@ def aac(seconds: float, container: str, rate: int = 16_000) -> bytes:
         (aac(3, "adts"), aac(2, "adts")),
         (aac(3, "mp4"), aac(2, "mp4")),
         (aac(3, "mpegts"), aac(2, "mpegts")),
+        (aac(3, "flv"), aac(2, "flv")),
         (
             mux("webm", Track("libopus", 48_000, [(0.0, tone(3, 48_000))])),
             mux("webm", Track("libopus", 48_000, [(0.0, tone(2, 48_000))])),
         ),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_files_joined_by_their_bytes_are_read_whole(tmp_path: Path, first: bytes, second: bytes) -> None:
     found = read(tmp_path, first + second)
@@ -65,6 +66,42 @@ def test_files_joined_by_their_bytes_are_read_whole(tmp_path: Path, first: bytes
     end = found.signal[0, -round(1.5 * rate) : -round(0.5 * rate)]
     assert np.argmax(np.abs(np.fft.rfft(end))) == 440
     assert end.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.1)
+
+
+ID3V1 = b"TAG" + b"a title".ljust(125, b"\0")
+ID3V2 = b"ID3\3\0\0\0\0\x4e\x10" + b"TIT2\0\0\0\2\0\0\0a".ljust(10_000, b"\0")
+APE_ITEM = struct.pack("<II", 400, 0) + b"Title\0" + 400 * b"a"
+APE = b"".join(
+    b"APETAGEX" + struct.pack("<IIIIQ", 2000, len(APE_ITEM) + 32, 1, flags, 0) + between
+    for flags, between in ((0xA000_0000, APE_ITEM), (0x8000_0000, b""))
+)
+PICTURE = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
+ID3V2_PICTURE = b"ID3\4\0\0\0\6\x0d\x20" + PICTURE
+LYRICS = b"LYRICSBEGININD0000200" + b"00" + b"000029LYRICS200"
+
+
+@pytest.mark.parametrize("info", ["0", "1"], ids=["bare", "info"])
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+@pytest.mark.parametrize(
+    "between",
+    [b"", ID3V1, ID3V2, ID3V1 + ID3V2, APE, APE + ID3V1, LYRICS + ID3V1, ID3V2_PICTURE],
+    ids=["nothing", "id3v1", "id3v2", "id3v1-id3v2", "ape", "ape-id3v1", "lyrics", "picture"],
+)
+def test_mp3s_joined_with_their_tags(tmp_path: Path, between: bytes, rate: int, info: str) -> None:
+    """No frame is lost between them, and a tag is no damage."""
+    lossy = 0.6 if info == "1" else 0.01  # of what follows, the encoder's delay and padding are not cut off
+    options = {"write_xing": info, "id3v2_version": "0"}
+    one = mux("mp3", Track("libmp3lame", rate, [(0.0, tone(3, rate))]), options=options)
+    alone = read(tmp_path, one)
+    assert alone.code is Code.OK
+    found = read(tmp_path, one + between + one + between + one)
+    assert found.code is Code.OK, found.message
+    assert found.decoded_s == pytest.approx(3 * alone.decoded_s + lossy / 2, abs=lossy / 2 + 0.01)
+    assert "go back" not in found.message
+    # A frame put in its place: in the middle of each of the three, nothing but the tone.
+    for start in (0.5, 1.5):
+        part = found.signal[0, round(start * alone.decoded_s * rate) - rate // 2 :][:rate]
+        assert np.argmax(np.abs(np.fft.rfft(part))) == 440
 
 
 @pytest.mark.parametrize(
@@ -181,6 +218,32 @@ def test_a_size_that_wrapped(tmp_path: Path) -> None:
         file.seek(len(head) + 2 * RATE)
         file.write(b"\x01\x02\x03\xff" * 100)  # sound, where the size says that there is none any more
     assert audio.probe(path).frames == length // 2
+
+
+@pytest.mark.parametrize("cut", [20, 8000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *[encode(noise(4, 16_000), 16_000, container) for container in ("FLAC", "MP3", "AIFF", "AU", "CAF", "WAV")],
+        encode(noise(4, 16_000), 16_000, "OGG", "OPUS"),
+        aac(4, "mp4"),
+        aac(4, "flv"),
+        mux("webm", Track("libopus", 48_000, [(0.0, tone(4, 48_000))])),
+    ],
+    ids=["flac", "mp3", "aiff", "au", "caf", "wav", "ogg", "mp4", "flv", "webm"],
+)
+def test_a_file_that_was_cut_with_a_whole_one_behind(tmp_path: Path, data: bytes, cut: int) -> None:
+    """It may be refused or lose what lies behind; what is lost is said, and what is said is no advice of other matters.
+
+    WebM loses no packet to 20 bytes: there they hold its index.
+    """
+    try:
+        found = read(tmp_path, data[:-cut] + data)
+    except AudioError as error:
+        assert error.code is Code.CORRUPT  # noqa: PT017
+        return
+    assert found.code is Code.TRUNCATED or found.decoded_s == pytest.approx(8, abs=0.05), found.message
+    assert "headerless" not in found.message
 
 
 def test_a_second_stream_that_is_damaged_is_said(tmp_path: Path) -> None:

@@ -192,3 +192,24 @@ def test_a_wrong_stamp_far_away_fills_no_disk(tmp_path: Path) -> None:
     assert (found.code, found.decoded_s) == (Code.OK, 3.0)
     assert found.message.startswith("gap(s) of 1.4 h in the time stamps, the first at 2.00 s, not filled")
     assert decoded(tmp_path, mux("matroska", track), max_gap_s=1e4).decoded_s == 5001.0
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mpegts", "aac"), ("matroska", "aac"), ("matroska", "pcm_s16le")])
+def test_a_track_without_a_packet_is_a_silent_channel(tmp_path: Path, container: str, codec: str) -> None:
+    """The second party never came on the line."""
+    silent = Track(codec, 16_000, [(0.0, np.empty((0, 1), np.float32))])
+    found = decoded(tmp_path, mux(container, Track(codec, 16_000, [(0.0, tone(2, 16_000))]), silent))
+    assert (found.code, found.info.channels) == (Code.OK, 2)
+    assert "2 sound tracks; track 1: no sound" in found.message
+    assert np.abs(found.signal[0]).max() > 0.2
+    assert not found.signal[1].any()
+
+
+def test_gaps_are_not_filled_beyond_a_day_in_all() -> None:
+    """Each of them is short enough; together they would be a recording of years."""
+    starts = [number * 8000 * 3000 for number in range(40)]
+    line = Timeline(8000, 1)
+    frame = np.ones((800, 1), np.float32)
+    length = sum(len(piece) for piece in line.pieces([(start, frame) for start in starts]))
+    assert (line.gaps, line.unfilled) == (28, 11)
+    assert length <= 24 * 3600 * 8000 + 40 * 800
