@@ -11,7 +11,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import av
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from emolib.config import HeaderlessFormat
 from emolib.errors import AudioError, Code
 from emolib.sound.ffmpeg import FORMATS, FFmpegDecoder
-from emolib.sound.headers import AudioInfo, mp3_frames, ogg_first_samples, ogg_samples, slack
+from emolib.sound.headers import AudioInfo, asf_size, mp3_frames, ogg_first_samples, slack, tags_length
 from emolib.sound.links import link
 from emolib.sound.resampling import resampled
 from emolib.sound.sndfile import RAW, SndfileDecoder
 from emolib.sound.source import OpenFile, one_line, opened
+from emolib.sound.tails import behind, is_of_matroska, next_file, ogg_end, segment_end, ts_end
 from emolib.sound.timeline import MAX_GAP_S
 from emolib.sound.wav import Spliced, WavHeader, wav_header
 from emolib.storage import AnyPath, resolve
@@ -59,6 +60,10 @@ _MAGIC = {
     rb"FLV\x01": "FLV",
     rb"\x47.{187}\x47.{187}\x47": "MPEG-TS",
 }
+_ENDS_WITH_SOUND = {"flac", "mp3", "aac", "amr", "flv", "wv"}  # nothing of a file lies behind its last packet but tags
+_LARGE_TAG = 2**19  # bytes; FFmpeg looks for sound behind a tag, but not behind any
+_MAX_PADDING = 4096  # bytes; more zeros than that are what a power cut leaves
+_LEAST_BEHIND, _HARDLY = 1000, 64  # bytes; what is less is no sound, or not worth a word
 _PACKETS = {"Ogg", "FLAC", "MP3"}  # what libsndfile could open, but FFmpeg is to decode
 
 
@@ -131,12 +136,32 @@ def _decoder(source: OpenFile, headerless: HeaderlessFormat | None, max_gap_s: f
     return _headerless(source, headerless)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The end of a file, for the file that begins behind it.
+
+    Attributes
+    ----------
+    end
+        Where the sound ends.
+    search
+        From where the next file may begin.
+    fault
+        What is wrong with the end, or an empty string.
+    """
+
+    end: int
+    search: int
+    fault: str = ""
+
+
 class _Chain:
     """The files that follow each other in one file, as one."""
 
     def __init__(self, source: OpenFile, max_gap_s: float, *, gsm: bool) -> None:
         self._source, self._max_gap_s = source, max_gap_s
-        first, self._link = link(source, 0)
+        tags = tags_length(source.head)
+        first, self._link = link(source, tags if tags > _LARGE_TAG else 0)
         self._decoder = _known(first, max_gap_s, gsm=gsm)
         self.info = self._decoder.info
         self.fault = self.remark = ""
@@ -155,11 +180,12 @@ class _Chain:
                 if count == 1:
                     raise
                 faults.append(error.message)
-            faults += [self._decoder.fault, self._broken_off()]
+            tail = self._tail()
+            faults += [self._decoder.fault, tail.fault]
             remarks.append(self._decoder.remark)
             self.left_out += self._decoder.left_out
             missing = (info.frames or 0) - self._decoder.left_out - self._frames
-            unread = self._next()
+            unread = self._next(tail, faults)
             # Of one file alone, whoever decodes it compares.
             if (count > 1 or unread is None) and missing > slack(info.frames or 0, info.sampling_rate):
                 faults.append(
@@ -176,32 +202,61 @@ class _Chain:
         self._frames += len(piece)
         return piece
 
-    def _broken_off(self) -> str:
-        """Return what is wrong with the end of the file that was decoded last, or an empty string.
+    def _tail(self) -> _Tail:
+        """Return where the file that was decoded last ends. Only now it is known."""
+        file = OpenFile(self._link, again=self._source.again)
+        whole = _Tail(file.size, file.size)
+        if not isinstance(self._decoder, FFmpegDecoder):
+            return whole
+        container, packet = self._decoder.info.codec.partition("/")[0], self._decoder.last_packet
+        if container == "ogg":
+            found = ogg_end(file)
+            if found is None:
+                return _Tail(file.size, file.size, "the file ends inside an Ogg page")
+            end, is_last = found
+            if file.at(end, 4) == b"OggS":
+                return replace(whole, fault="the file ends inside an Ogg page")
+            return _Tail(end, end, "" if is_last else "the last page of the Ogg file is missing")
+        if container == "mpegts":
+            return _Tail(ts_end(file), ts_end(file))
+        claimed = segment_end(file) if container == "matroska" else asf_size(file)
+        if claimed is not None:
+            missing = claimed - file.size
+            fault = f"{missing} bytes of the file are missing, by its header" if missing > 0 else ""
+            return replace(whole, fault=fault)
+        if packet is None:
+            return whole
+        begins, end = packet
+        if container == "matroska":
+            return whole if is_of_matroska(file.at(end, 64)) else _Tail(end, end)
+        if container == "mov":
+            # A recording in fragments has no table of contents: a damaged fragment is taken for its end.
+            is_more = any(b"moof" in file.at(place, _LOOKED_AT + 3) for place in range(end, file.size, _LOOKED_AT))
+            fault = f"{file.size - end} bytes behind a damaged fragment not read" if is_more else ""
+            return replace(whole, fault=fault)
+        return _Tail(end, begins) if container in _ENDS_WITH_SOUND else whole
 
-        Only now it is known where that is.
-        """
-        codec = self._decoder.info.codec
-        if not isinstance(self._decoder, FFmpegDecoder) or not codec.startswith(("ogg/", "mov/")):
-            return ""
-        whole = OpenFile(self._link, again=self._source.again)
-        if codec.startswith("ogg/"):
-            return "the file ends inside an Ogg page" if ogg_samples(whole) is None else ""
-        # A recording in fragments has no table of contents: a damaged fragment is taken for its end.
-        end = self._decoder.packets_end
-        if end is None:
-            return ""
-        is_more = any(b"moof" in whole.at(place, _LOOKED_AT + 3) for place in range(end, whole.size, _LOOKED_AT))
-        return f"{whole.size - end} bytes behind a damaged fragment not read" if is_more else ""
-
-    def _next(self) -> tuple[str, bool] | None:
+    def _next(self, tail: _Tail, faults: list[str]) -> tuple[str, bool] | None:
         """Go on to the next file; where there is none, return what lies there instead, and whether it matters."""
-        start = self._link.end
-        rest = self._source.size - start
-        if rest <= 0 or not any(self._source.at(start, _LOOKED_AT)):  # padding is no sound that is lost
-            return "", False
+        info = self._decoder.info
+        per_second = tail.end / max(1.0, self._frames / info.sampling_rate)
+        matters = max(_LEAST_BEHIND, per_second * _MATTERS_S)
         self._decoder.close()
-        unread = f"{rest} bytes behind the sound not read"
+        end = self._link.start + tail.end
+        first = behind(self._source, end)
+        if first is None:  # padding is no sound that is lost, where the file says how much there is
+            zeros = self._source.size - end if self._source.at(end, 1) == b"\0" else 0
+            is_known = info.frames is not None or info.codec.startswith("ogg/")
+            is_lost = not is_known and zeros >= max(_MAX_PADDING, matters)
+            return (f"the last {zeros} of {self._source.size} bytes are zeros", True) if is_lost else ("", False)
+        # What is behind a FLAC file may begin within the bytes that its last frame could have had.
+        found = next_file(self._source, first if tail.search == tail.end else self._link.start + tail.search)
+        start = behind(self._source, first if found is None else found)
+        if start is None:
+            return "", False
+        if start - first >= matters:
+            faults.append(f"{start - first} bytes behind the sound not read (no known container)")
+        unread = self._source.size - start
         try:
             source, self._link = link(self._source, start)
             wav = wav_header(source)
@@ -210,12 +265,14 @@ class _Chain:
             else:
                 decoder = _known(source, self._max_gap_s, gsm=False)
         except AudioError as error:
-            per_second = start / (self.info.duration_s or 1.0)
+            if unread < _HARDLY:
+                return "", False
             reason = error.message if _name(source) or _text(source) else "no known container"
-            return f"{unread} ({reason})", rest / per_second >= _MATTERS_S
+            return f"{unread} bytes behind the sound not read ({reason})", unread >= matters
         if decoder.info.channels != self.info.channels:
             decoder.close()
-            return f"{unread}: {decoder.info.channels} channel(s) found, expected {self.info.channels}", True
+            channels = f"{decoder.info.channels} channel(s) found, expected {self.info.channels}"
+            return f"{unread} bytes behind the sound not read: {channels}", True
         self._decoder = decoder
         return None
 

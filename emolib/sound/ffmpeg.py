@@ -43,14 +43,18 @@ _WITHOUT_GAPS = {
     "wv",
     "ape",
 }
+# A recorder of WMA pauses nowhere either, though its packets could say so.
+_GAPS_ARE_LOSSES = _WITHOUT_GAPS | {"asf"}
 # Of samples that need no conversion by FFmpeg: how they lie in memory, and what makes them floats.
 _SAMPLES: dict[str, tuple[Any, float]] = {
     "s16": (np.int16, 2.0**-15),
     "s32": (np.int32, 2.0**-31),
     "flt": (np.float32, 1.0),
 }
-# Between two packets of these are some bytes; where there are more, they could not be read.
-_BY_PACKETS, _MAX_BETWEEN = {"matroska"}, 1000
+# Between two packets of these are at most so many bytes; where there are more, they could not be read.
+_BETWEEN = {"matroska": 1000, "flv": 1000, "mpegts": 1880}
+_MAX_CHANGES = 3  # kinds of sound in one track that is sound
+_MAX_RESYNCS = 100_000
 _VORBIS_LATE_S = 0.1  # FFmpeg stamps the start of Vorbis a block too late
 _MAX_PLANES = 8  # PyAV crashes at more
 _SILENT_RATE = 8000  # Hz; of a track that is announced and has no sound
@@ -149,9 +153,13 @@ class FFmpegDecoder:
             yield piece
 
     @property
-    def packets_end(self) -> int | None:
-        """Where in the file the last packet ends that was read; None where pictures may lie behind it."""
-        return max(track.packets_end for track in self._tracks) if self._tracks[0].is_sound_alone else None
+    def last_packet(self) -> tuple[int, int] | None:
+        """Where in the file the last packet begins and ends that was read.
+
+        None where pictures may lie behind it, and behind damage, where FFmpeg miscounts.
+        """
+        is_known = self._tracks[0].is_sound_alone and not any(track.is_damaged for track in self._tracks)
+        return max(track.last_packet for track in self._tracks) if is_known else None
 
     def close(self) -> None:
         """Let go of what the decoder holds."""
@@ -177,7 +185,8 @@ class _Track(AbstractContextManager["_Track"]):
         self.fault = self.remark = ""
         streams = self._container.streams.audio
         self.count = len(streams)
-        self.is_sound_alone = len(self._container.streams) == self.count
+        # What FFmpeg takes for data may be the start of another file.
+        self.is_sound_alone = all(stream.type in ("audio", "data") for stream in self._container.streams)
         if not streams:
             raise AudioError(Code.EMPTY, f"no sound track found in the {self.format} file")
         self._stream = streams[number]
@@ -200,8 +209,9 @@ class _Track(AbstractContextManager["_Track"]):
         self.sampling_rate, self.channels = context.sample_rate, context.channels
         self._packets = self._damaged = 0
         self._damaged_s = 0.0  # where the first damaged packet is
-        self.packets_end = 0  # where the last packet ends, in the file
-        self._skipped = 0  # bytes between packets that are too many to be headers
+        self._last_packet = self._packets_end = 0  # where the last packet begins and ends, in the file
+        self._largest = _largest_frame(context) if self.format == "flac" else 2**62  # bytes that a packet may have
+        self._skipped, self._between = 0, _BETWEEN.get(self.format, 2**62)  # bytes between packets, no headers
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
         self._tags_end = 0  # where in the file the last tag ends
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
@@ -235,34 +245,54 @@ class _Track(AbstractContextManager["_Track"]):
         self._sum_up()
 
     @property
+    def last_packet(self) -> tuple[int, int]:
+        """Where the last packet begins and ends, in the file. What lies behind a FLAC file is in its last packet."""
+        return self._last_packet, min(self._packets_end, self._last_packet + self._largest)
+
+    @property
     def unfilled_s(self) -> float:
         """Seconds of the gaps that were too long to be filled with silence."""
         return self._line.unfilled_s
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether a packet did not decode."""
+        return bool(self._damaged)
+
+    @property
     def is_refused(self) -> bool:
         """Whether more of it is damaged than whole.
 
-        An elementary stream has no header, only sync words; telephone noise holds some by chance.
+        An elementary stream has no header, only sync words; telephone noise holds some by chance, of many kinds.
         """
-        return self._damaged > self._packets / 2 or sum(self._other.values()) > self._kept / self.sampling_rate
+        others_s = sum(self._other.values()) if len(self._other) > _MAX_CHANGES else 0.0
+        return self._damaged > self._packets / 2 or others_s > self._kept / self.sampling_rate
 
     def _decode(self) -> Iterator[av.AudioFrame]:
-        try:
-            for packet in self._container.demux(self._stream):
-                self._packets += 1
-                if packet.pos is not None and packet.pos >= 0:
-                    between = packet.pos - self.packets_end
-                    if self.packets_end and between > _MAX_BETWEEN and len(self._container.streams) == 1:
-                        self._skipped += between
-                    self.packets_end = packet.pos + packet.size
-                frames = self._heard(packet)
-                if len(frames) > 1 and self.format == "flac":  # damage joined them, and their stamp is one's alone
-                    for frame in frames:
-                        frame.pts = None
-                yield from frames
-        except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
-            self.fault = f"then the decoder failed: {getattr(error, 'strerror', 'the data are damaged')}"
+        for packet in self._read():
+            self._packets += 1
+            if packet.pos is not None and packet.pos >= 0:
+                between = packet.pos - self._packets_end
+                if self._packets_end and between > self._between and self.is_sound_alone and self.count == 1:
+                    self._skipped += between
+                self._last_packet, self._packets_end = packet.pos, packet.pos + packet.size
+            frames = self._heard(packet)
+            if len(frames) > 1 and self.format == "flac":  # damage joined them, and their stamp is one's alone
+                for frame in frames:
+                    frame.pts = None
+            yield from frames
+
+    def _read(self) -> Iterator[av.Packet]:
+        """Yield the packets, and note where that ends too early."""
+        for _ in range(_MAX_RESYNCS):
+            try:
+                yield from self._container.demux(self._stream)
+                return
+            except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
+                # FFmpeg gives an Ogg file up where no page begins within 64 KiB; asked again, it looks further.
+                if self.format != "ogg" or not isinstance(error, av.error.InvalidDataError):
+                    self.fault = f"then the decoder failed: {getattr(error, 'strerror', 'the data are damaged')}"
+                    return
 
     def _heard(self, packet: av.Packet) -> list[av.AudioFrame]:
         """Return the frames of a packet, and count it where it is damaged."""
@@ -276,7 +306,9 @@ class _Track(AbstractContextManager["_Track"]):
         sound = data[length:]
         if length:
             self._tags_end = place + length
-        if not sound or begins_with_info(sound):
+        if not any(sound):  # padding, if it is the end: else zeros come with the frame behind them
+            self._packets_end = self._last_packet = place
+        if not any(sound) or begins_with_info(sound):
             self._headers_s += float((packet.duration or 0) * (packet.time_base or 0))
             return []
         if length:
@@ -329,7 +361,7 @@ class _Track(AbstractContextManager["_Track"]):
             )
         if line.gaps:
             silent = f"{line.gap_s:.2f} s {{}} in {line.gaps} place(s), the first{at}, left silent"
-            if self.format in _WITHOUT_GAPS or self._damaged or (self.format in _BY_PACKETS and self._skipped):
+            if self.format in _GAPS_ARE_LOSSES or self._damaged or self._skipped:
                 faults.append(silent.format("of sound are lost"))
             else:
                 remarks.append(silent.format("have no sound"))
@@ -362,6 +394,13 @@ def _decoder_of(context: av.AudioCodecContext) -> av.AudioCodecContext:
     decoder.extradata = context.extradata
     decoder.sample_rate, decoder.layout = context.sample_rate, context.layout
     return decoder
+
+
+def _largest_frame(context: av.AudioCodecContext) -> int:
+    """Return the size of the largest frame of a FLAC file in bytes, by its header."""
+    head = context.extradata or b""
+    samples, size = int.from_bytes(head[2:4], "big"), int.from_bytes(head[7:10], "big")
+    return size or 64 + samples * context.channels * 4
 
 
 def _samples(frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float) -> NDArray[np.float32]:

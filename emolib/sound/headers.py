@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 _MAX_CHUNKS = 1000
-_MAX_OGG_PAGE = 65_307
 _MAX_HEADER_PAGES = 64
+ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
+"""How an ASF file begins."""
+_ASF_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
 _INFO = re.compile(rb"Xing|Info")
 _LYRICS_END = re.compile(rb"LYRICSEND|\d{6}LYRICS200")
 _UNKNOWN_LENGTH = 2**62  # libsndfile's way to say that a stream has no length is 2**63 - 1
@@ -92,18 +94,6 @@ def claimed_frames(source: Source, *, opened: int) -> int | None:
     return max(opened, claimed)
 
 
-def ogg_samples(source: Source) -> int | None:
-    """Return how many samples the last page of an Ogg file counts; None where the file ends inside a page.
-
-    Opus counts at 48 kHz, and some milliseconds that a decoder leaves out.
-    """
-    tail = source.at(max(0, source.size - _MAX_OGG_PAGE), _MAX_OGG_PAGE)
-    page = tail[max(0, tail.rfind(b"OggS\0")) :]
-    if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-        return None
-    return max(0, int.from_bytes(page[6:14], "little", signed=True))
-
-
 def ogg_first_samples(source: Source) -> int:
     """Return how many samples an Ogg file counts at the end of its first page with sound; 0 where that is damaged."""
     place = 0
@@ -138,6 +128,19 @@ def mp3_frames(source: Source) -> int | None:
     place = 12 + 4 * bool(tag[7] & 2) + 100 * bool(tag[7] & 4) + 4 * bool(tag[7] & 8)
     padding = int.from_bytes(tag[place + 21 : place + 24], "big") if tag[place : place + 4] else 0
     return max(0, samples - (padding >> 12) - (padding & 0xFFF))
+
+
+def asf_size(source: Source, start: int = 0) -> int | None:
+    """Return the size in bytes of an ASF (WMA) file by its header [1]_; None where it does not say.
+
+    References
+    ----------
+    .. [1] "Advanced Systems Format (ASF) Specification", revision 01.20.05 (Microsoft, 2012), section 3.2.
+    """
+    head = source.at(start, 1024)
+    place = head.find(_ASF_PROPERTIES)
+    size = int.from_bytes(head[place + 40 : place + 48], "little")
+    return size if head.startswith(ASF) and place > 0 and size > len(head) else None
 
 
 def tags_length(data: bytes) -> int:

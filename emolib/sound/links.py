@@ -8,16 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 
-from emolib.sound.headers import Source
+from emolib.sound.headers import ASF, Source, asf_size
 from emolib.sound.source import OpenFile
+from emolib.sound.tails import segment_end
 
 _OVERLAP = 63  # bytes; one less than the longest mark
 _MAX_ATOMS = 64
-# What an MP4 file consists of (ISO/IEC 14496-12, QuickTime).
+# What an MP4 file consists of (ISO/IEC 14496-12, QuickTime), and what a CAF file does (Apple).
 _ATOMS = frozenset(
     b"ftyp free skip wide mdat moov moof mfra mfro sidx ssix styp prft emsg meta uuid udta pdin pnot PICT".split()
 )
+_CHUNKS = frozenset(
+    b"desc data pakt chan cook info kuki strg mark regn inst midi umid uuid free edct ovvw peak".split()
+)
+_MAX_SEGMENTS = 10_000
 _LEAST_FORM = 46  # bytes of an AIFF file without sound
 _NAME = re.compile(rb"[ -~\xa9][ -~]{3}")
 # How a file begins that may follow another one anywhere, strong enough not to be met by chance. (Ogg: a page that
@@ -42,26 +48,28 @@ class Link:
 
     Attributes
     ----------
-    end
-        Where it ends. Some only show where they end once they have been read.
+    start, end
+        Where it begins and ends. Some only show where they end once they have been read.
     """
 
     def __init__(self, source: Source, start: int) -> None:
-        self._source, self._start, self._place = source, start, 0
+        self._source, self.start, self._place = source, start, 0
         head = source.at(start, 64)
         self._first = _end_of_first_pages(source, start) if head.startswith(b"OggS") else 1
         end = None if head.startswith(_WATCHED) else _end(source, start, head)
         self._is_watched = end is None
+        if head.startswith(b"\x1a\x45\xdf\xa3"):
+            end = segment_end(source, start)
         self.end = source.size if end is None else min(source.size, end)
 
     @property
     def is_whole(self) -> bool:
         """Whether it is known beforehand to be the whole file."""
-        return not self._is_watched and not self._start and self.end == self._source.size
+        return not self._is_watched and not self.start and self.end == self._source.size
 
     def seek(self, place: int, whence: int = 0) -> int:
         """Move to a position."""
-        self._place = place + (0, self._place, self.end - self._start)[whence]
+        self._place = place + (0, self._place, self.end - self.start)[whence]
         return self._place
 
     def tell(self) -> int:
@@ -70,7 +78,7 @@ class Link:
 
     def read(self, size: int = -1) -> bytes:
         """Return bytes up to the end of the link at most."""
-        place = self._start + self._place
+        place = self.start + self._place
         left = max(0, self.end - place)
         size = left if size < 0 else min(size, left)
         before = min(_OVERLAP, self._place) if self._is_watched else 0
@@ -120,7 +128,40 @@ def _end(source: Source, start: int, head: bytes) -> int | None:
         return _end_of_chunks(source, start + 8, name_first=True)
     if head[4:8] == b"ftyp":
         return _end_of_chunks(source, start, name_first=False)
+    if head.startswith(b"riff\x2e\x91\xcf\x11"):
+        length = int.from_bytes(head[16:24], "little")
+        return start + length if 0 < length < 2**63 else source.size
+    if head.startswith(b"NIST_1A"):
+        return start + _length_of_sphere(source.at(start, 1024))
+    if re.match(rb"RIFF.{4}AVI ", head, re.DOTALL):
+        return _end_of_avi(source, start)
+    if head.startswith(ASF):
+        size = asf_size(source, start)
+        return source.size if size is None else start + size
     return source.size
+
+
+def _length_of_sphere(head: bytes) -> int:
+    """Return the length of a NIST SPHERE file by its header; a very great one where it does not say."""
+    fields = dict(re.findall(rb"(?m)^(sample_count|channel_count|sample_n_bytes) -i (\d+)", head))
+    header = re.match(rb"NIST_1A\n\s*(\d+)", head)
+    if header is None or b"embedded" in head or len(fields) < 2:
+        return 2**62
+    return int(header[1]) + prod(map(int, fields.values()))
+
+
+def _end_of_avi(source: Source, start: int) -> int:
+    """Return where an AVI file ends: beyond 1 GiB it goes on in more RIFF chunks (OpenDML)."""
+    place = start
+    for _ in range(_MAX_SEGMENTS):
+        head = source.at(place, 12)
+        if head[:4] != b"RIFF" or head[8:] not in ((b"AVI ",) if place == start else (b"AVIX",)):
+            break
+        length = int.from_bytes(head[4:8], "little")
+        if not length:
+            return source.size
+        place += 8 + length + length % 2
+    return place
 
 
 def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int | None:
@@ -146,7 +187,7 @@ def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int | Non
         if not header + length >= 8 or length >= 2**63:  # 0 or -1: one that was never finished
             break
         # Behind a file that was cut, what looks like an atom lies in the middle of something else.
-        if place + header + length > source.size and not (name_first or name in _ATOMS):
+        if place + header + length > source.size and name not in (_CHUNKS if name_first else _ATOMS):
             return place
         place += header + length
     return source.size

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from emolib.sound.headers import Source
+from emolib.sound.tails import behind
 
 _OPEN_LENGTH = 0x7FFF_0000
 _UNKNOWN = 0xFFFF_FFFF
 _WRAP = 2**32
 _MAX_CHUNKS = 1000
 _MAX_FILES = 1000
-_LOOKED_AT = 2**20  # bytes behind the sound that may be padding
 _IDENTIFIERS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 
 
@@ -106,22 +106,23 @@ def wav_header(source: Source) -> WavHeader | None:
     if first is None:
         return None
     # One file behind the other: recorders append, and so does who joins files by their bytes.
-    extents, last, behind = list(first.extents), first, ""
+    extents, last, not_read = list(first.extents), first, ""
+    place = behind(source, last.end)
     for _ in range(_MAX_FILES):
-        more = _file(source, last.end)
+        more = None if place is None else _file(source, place)
         if more is None:
             break
         if more.form[:16] != first.form[:16] or more.big_endian != first.big_endian:
-            behind = "of WAV in another format"
+            not_read = "of WAV in another format"
             break
         extents += more.extents
-        last = more
-    # Padding, and a tag that is no chunk, are no sound that is lost.
-    rest = source.size - last.end
-    if rest > 0 and not behind and any(source.at(last.end, _LOOKED_AT)):
-        behind = "that no header tells of"
+        last, place = more, behind(source, more.end)
+    if place is not None:
+        not_read = not_read or "that no header tells of"
     is_plain = first.is_padded and len(extents) == 1 and bool(extents[0].claimed) and extents[0].there < _WRAP - 2**10
-    return WavHeader(first.form, first.big_endian, tuple(extents), behind, rest if behind else 0, is_plain)
+    return WavHeader(
+        first.form, first.big_endian, tuple(extents), not_read, source.size - (place or source.size), is_plain
+    )
 
 
 @dataclass(slots=True)
@@ -153,8 +154,12 @@ def _file(source: Source, place: int) -> _File | None:
         name, length = head[:4], int.from_bytes(head[4:], order)
         place += 8
         there = source.size - place
-        if name == b"fmt " and not found.form:
-            found.form = source.at(place, min(length, 256))
+        if name == b"fmt ":
+            form = source.at(place, min(length, 256))
+            if found.extents and form != found.form:  # what follows is in another format
+                found.end = place - 8
+                break
+            found.form = found.form or form
         elif name == b"ds64":
             long = int.from_bytes(source.at(place, 16)[8:], order)
         elif name == b"data":

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Sound = NDArray[np.float32]  # (sample, channel)
 
+_STEP = 2**18  # samples; libsndfile overflows its stack where Vorbis is to take a minute at once
+
 
 def tone(seconds: float, rate: int, frequency: float = 440.0, *, channels: int = 1, level: float = 0.3) -> Sound:
     """Return a tone, the same on every channel."""
@@ -31,7 +33,9 @@ def noise(seconds: float, rate: int, *, channels: int = 1, seed: int = 0, level:
 def encode(signal: Sound, rate: int, container: str, encoding: str | None = None) -> bytes:
     """Return what libsndfile writes."""
     target = io.BytesIO()
-    soundfile.write(target, signal, rate, format=container, subtype=encoding)
+    with soundfile.SoundFile(target, "w", rate, signal.shape[1], encoding, format=container) as file:
+        for start in range(0, len(signal), _STEP):
+            file.write(signal[start : start + _STEP])
     return target.getvalue()
 
 
@@ -52,6 +56,8 @@ def mux(container: str, *tracks: Track, options: Mapping[str, str] | None = None
         for track in tracks:
             layout = "mono" if track.parts[0][1].shape[1] == 1 else "stereo"
             stream: Any = file.add_stream(track.codec, rate=track.rate, layout=layout)
+            if track.codec.startswith("wma"):  # which has no rate of its own
+                stream.bit_rate = 48_000
             stream.codec_context.open()
             length = stream.codec_context.frame_size or 1000
             for start_s, signal in track.parts:

@@ -24,6 +24,8 @@ FORMATS = {
     "mp4": mux("mp4", Track("aac", RATE, [(0.0, SIGNAL)])),
     "webm": mux("webm", Track("libopus", 48_000, [(0.0, noise(SECONDS, 48_000))])),
     "mpegts": mux("mpegts", Track("aac", RATE, [(0.0, SIGNAL)])),
+    "wma": mux("asf", Track("wmav2", 16_000, [(0.0, noise(SECONDS, 16_000))])),
+    "flv": mux("flv", Track("aac", 16_000, [(0.0, noise(SECONDS, 16_000))])),
 }
 
 
@@ -116,3 +118,45 @@ def test_any_damage_ends_in_a_verdict(tmp_path_factory: pytest.TempPathFactory, 
         assert "\n" not in message
 
     check()
+
+
+@pytest.mark.parametrize("name", ["flac", "mp3", "vorbis", "opus", "adts", "webm", "mpegts", "wma", "flv"])
+@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("what", [bytes(2000), bytes(20_000), np.random.default_rng(1).bytes(20_000)])
+def test_what_is_lost_is_never_ok(tmp_path: Path, name: str, share: float, what: bytes) -> None:
+    """What damage leaves may be silence: then it would be a skip, and nobody would look."""
+    found = read(tmp_path, overwritten(FORMATS[name], share, what))
+    assert found.code is Code.TRUNCATED, found.message
+
+
+@pytest.mark.parametrize("name", ["flac", "vorbis", "opus", "webm", "wma", "mp3"])
+def test_a_tail_of_zeros_is_what_a_power_cut_leaves(tmp_path: Path, name: str) -> None:
+    data = FORMATS[name]
+    whole = read(tmp_path, data)
+    found = read(tmp_path, data[: len(data) * 2 // 3] + bytes(len(data) // 3))
+    assert found.code is Code.TRUNCATED, found.message
+    assert found.decoded_s < whole.decoded_s + 0.2
+
+
+@pytest.mark.parametrize("name", ["vorbis", "opus"])
+def test_an_ogg_file_that_was_cut_between_two_pages(tmp_path: Path, name: str) -> None:
+    data = FORMATS[name]
+    found = read(tmp_path, data[: data.rindex(b"OggS", 0, len(data) * 2 // 3)])
+    assert found.code is Code.TRUNCATED
+    assert "the last page of the Ogg file is missing" in found.message
+
+
+def test_a_hole_in_an_ogg_file_is_not_its_end(tmp_path: Path) -> None:
+    """FFmpeg gives up where it finds no page within 64 KiB."""
+    data = encode(noise(60, 48_000), 48_000, "OGG", "VORBIS")
+    assert len(data) > 500_000
+    found = read(tmp_path, overwritten(data, 0.3, bytes(150_000)))
+    assert (found.code, found.decoded_s) == (Code.TRUNCATED, pytest.approx(60, abs=0.2))
+    assert np.abs(found.signal[0, -48_000:]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["flac", "mp3", "vorbis", "opus", "wma", "mp4"])
+@pytest.mark.parametrize("padding", [bytes(512), b"TAG" + bytes(125)], ids=["zeros", "tag"])
+def test_padding_and_tags_are_no_damage(tmp_path: Path, name: str, padding: bytes) -> None:
+    found = read(tmp_path, FORMATS[name] + padding)
+    assert found.code is Code.OK, found.message

@@ -323,3 +323,74 @@ def test_tracks_of_a_store_that_hands_out_one_file_object(tmp_path: Path) -> Non
     remote = audio.read("memory://test-joined/tracks")
     np.testing.assert_array_equal(remote.signal, read(tmp_path, data).signal)
     assert remote.code is Code.OK
+
+
+def kinds(seconds: float, frequency: float) -> dict[str, bytes]:
+    rate = 16_000
+    sound = tone(seconds, rate, frequency)
+    return {
+        **{name: encode(sound, rate, name) for name in ("WAV", "FLAC", "MP3", "AIFF", "AU", "CAF", "W64", "NIST")},
+        "ulaw": encode(sound, rate, "WAV", "ULAW"),
+        **{name: encode(sound, rate, "OGG", name) for name in ("VORBIS", "OPUS")},
+        **{name: mux(name, Track("aac", rate, [(0.0, sound)])) for name in ("adts", "mp4", "mpegts", "flv")},
+        "webm": mux("webm", Track("libopus", 48_000, [(0.0, tone(seconds, 48_000, frequency))])),
+        "avi": mux("avi", Track("pcm_s16le", rate, [(0.0, sound)])),
+        "wma": mux("asf", Track("wmav2", rate, [(0.0, sound)])),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("FLAC", "OPUS", "CAF") else pytest.mark.slow) for name in kinds(1, 440)],
+)
+def test_no_kind_behind_any_other_is_lost_in_silence(tmp_path: Path, name: str) -> None:
+    """It is read on, or it is said that it is not; and nothing is decoded as what it is not."""
+    first = kinds(3, 440)[name]
+    for behind, second in kinds(4, 700).items():
+        found = read(tmp_path, first + second)
+        is_whole = found.code is Code.OK and found.decoded_s == pytest.approx(7, abs=0.4)
+        assert is_whole or found.code is Code.TRUNCATED, (behind, found.decoded_s, found.message)
+        assert found.decoded_s < 7.4, (behind, found.message)
+
+
+@pytest.mark.parametrize("name", ["WAV", "AIFF", "AU", "FLAC", "mp4", "OPUS"])
+@pytest.mark.parametrize("between", [bytes(600), bytes(1_200_000), ID3V1, ID3V2_PICTURE])
+def test_padding_and_tags_between(tmp_path: Path, name: str, between: bytes) -> None:
+    """And at the end, where they are no sound that is not read."""
+    data = kinds(3, 440)[name]
+    found = read(tmp_path, data + between + data + between)
+    assert (found.code, found.decoded_s) == (Code.OK, pytest.approx(6, abs=0.2)), found.message
+
+
+def test_digital_silence_is_no_padding_where_sound_follows(tmp_path: Path) -> None:
+    """The size was set for the last time at 4 s; the mute is longer than what is looked at in one go."""
+    body = bytes(70 * 2 * RATE) + PCM
+    for much in (bytes(100 * 2 * RATE), b""):
+        data = riff(FORM, b"data" + struct.pack("<I", 4 * 2 * RATE) + PCM[: 4 * 2 * RATE] + much + body)
+        found = read(tmp_path, data)
+        assert found.code is Code.TRUNCATED, found.message
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (RATE, 2)])
+def test_a_longer_second_part_of_another_kind_keeps_the_first(tmp_path: Path, rate: int, channels: int) -> None:
+    for container in ("mp3", "adts"):
+        codec = "libmp3lame" if container == "mp3" else "aac"
+        first = mux(container, Track(codec, RATE, [(0.0, tone(3, RATE))]))
+        second = mux(container, Track(codec, rate, [(0.0, tone(10, rate, channels=channels))]))
+        found = read(tmp_path, first + second)
+        assert (found.code, found.decoded_s) == (Code.TRUNCATED, pytest.approx(3, abs=0.3)), found.message
+        assert "left out" in found.message
+
+
+def test_a_second_format_in_one_wav_is_said(tmp_path: Path) -> None:
+    other = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 2 * RATE, 4 * RATE, 2, 16))
+    found = read(tmp_path, riff(FORM, chunk(b"data", PCM), other, chunk(b"data", PCM)))
+    assert (found.code, found.decoded_s) == (Code.TRUNCATED, 10.0)
+
+
+@pytest.mark.parametrize("name", ["FLAC", "MP3", "adts"])
+def test_a_tag_of_any_size_in_front(tmp_path: Path, name: str) -> None:
+    size = 1_500_000
+    tag = b"ID3\4\0\0" + bytes([size >> shift & 0x7F for shift in (21, 14, 7, 0)]) + 15 * PICTURE
+    found = read(tmp_path, tag + kinds(3, 440)[name])
+    assert (found.code, found.decoded_s) == (Code.OK, pytest.approx(3, abs=0.2)), found.message
