@@ -249,11 +249,13 @@ class _Chain:
             is_known = info.frames is not None or info.codec.startswith("ogg/")
             is_lost = not is_known and zeros >= max(_MAX_PADDING, matters)
             return (f"the last {zeros} of {self._source.size} bytes are zeros", True) if is_lost else ("", False)
-        # What is behind a FLAC file may begin within the bytes that its last frame could have had.
-        found = next_file(self._source, first if tail.search == tail.end else self._link.start + tail.search)
-        start = behind(self._source, first if found is None else found)
-        if start is None:
-            return "", False
+        if tail.search < tail.end:  # a file or a tag may begin within the bytes that the last frame could have had
+            found = next_file(self._source, self._link.start + tail.search)
+            first = first if found is None else behind(self._source, found)
+            if first is None:
+                return "", False
+        found = next_file(self._source, first)
+        start = first if found is None else found
         if start - first >= matters:
             faults.append(f"{start - first} bytes behind the sound not read (no known container)")
         unread = self._source.size - start
