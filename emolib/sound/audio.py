@@ -286,11 +286,11 @@ class _Judge:
             raise AudioError(Code.EMPTY, f"the {info.codec} file holds no samples{claim}")
         samples = self.frames * info.channels
         stored_as_floats = info.codec.endswith(("/float", "/double")) or "/pcm_f" in info.codec
-        if self._wild > (_MAX_WILD * samples if stored_as_floats else 0):
+        if self._wild > (_MAX_WILD * samples if stored_as_floats or fault else 0):
             found = f"{self._wild} of {samples} samples are not finite or beyond {_MAX_PEAK:g} times full scale"
             raise AudioError(Code.CORRUPT, f"{found}, expected within -1 to 1")
-        missing = 0 if info.frames is None else info.frames - decoder.left_out - self.frames
-        short = info.frames is not None and missing > slack(info.frames, info.sampling_rate)
+        claimed = decoder.info.frames  # which one that reads on may withdraw
+        short = claimed is not None and claimed - decoder.left_out - self.frames > slack(claimed, info.sampling_rate)
         facts = [*self._length(fault, short=short), fault, decoder.remark, *self._levels(samples)]
         return (Code.TRUNCATED if short or fault else Code.OK), one_line("; ".join(filter(None, facts)))
 

@@ -200,7 +200,7 @@ class _Track(AbstractContextManager["_Track"]):
         self.claimed_s: float | None = None
         if self._stream.duration is not None and self._stream.time_base is not None:
             self.claimed_s = float(self._stream.duration * self._stream.time_base)
-        elif self._container.duration is not None:
+        elif self._container.duration is not None and self.is_sound_alone:  # pictures may last longer
             self.claimed_s = self._container.duration / av.time_base
         if self.format == "ogg" and context.name == "opus" and self.claimed_s:
             # What the decoder is to leave out at the start, in samples at 48 kHz (RFC 7845).
