@@ -20,6 +20,7 @@ MAX_GAP_S = 3600.0
 """A gap longer than this is a wrong time stamp rather than silence, where nothing else is said."""
 
 _JITTER_S = 0.02
+_NEW_START_S = 1.0  # stamps that go back by less are of sound that is late
 _PIECE = 2**16  # samples of silence at once
 _MAX_HELD_S = 10.0
 _MAX_SILENCE_S = 24 * 3600.0  # in all; more than that is no recording
@@ -29,7 +30,9 @@ class Timeline:
     """The time line of one sound track; iterate over `pieces` once, then look at what was done.
 
     A stamp may differ by less than 20 ms from the end of the sound before it: that is jitter, and nothing is moved. A
-    single frame whose stamp fits neither what is before it nor what is behind it follows what is before it.
+    single frame whose stamp fits neither what is before it nor what is behind it follows what is before it. Where
+    stamps go back by less than a second, the sound is late, and silence is added again only where it is no longer; by
+    more, it is a new start, and what follows is put behind what was there.
 
     Parameters
     ----------
@@ -45,7 +48,8 @@ class Timeline:
     gaps, gap_s
         How many gaps were filled with silence, and their seconds.
     moved, moved_s
-        How often stamps went back, so that sound was put behind what was there, and by how many seconds in all.
+        How often stamps went back, so that sound was put behind what was there, and by how many seconds in all; sound
+        that is no later than it was before is not counted again.
     unfilled, unfilled_s
         How many gaps were too long to be filled, and their seconds.
     first_s
@@ -68,10 +72,12 @@ class Timeline:
         self._rate, self._channels = sampling_rate, channels
         self._max_gap = max_gap_s * sampling_rate
         self._jitter = _JITTER_S * sampling_rate
+        self._new_start = _NEW_START_S * sampling_rate
         self._max_held = _MAX_HELD_S * sampling_rate
         self._length = 0  # samples handed out
-        # What to add to a stamp to get its place: since stamps went back for the last time, and before they ever did.
+        # What to add to a stamp to get its place: since the last new start, and before there was any.
         self._offset = self._first_offset = 0
+        self._late = 0  # samples by which sound lay behind its stamps at most, since it was put where they say
 
     def pieces(self, frames: Iterable[Stamped]) -> Iterator[NDArray[np.float32]]:
         """Yield the samples and the silence between them, in order."""
@@ -86,7 +92,7 @@ class Timeline:
             waiting += len(samples)
             if stamp is None and waiting < self._max_held:
                 continue
-            if stamp is not None and abs(stamp + self._offset - self._length - waiting + len(samples)) >= self._jitter:
+            if stamp is not None and not self._follows(stamp + self._offset - self._length - waiting + len(samples)):
                 expected = None if next_stamp is None else next_stamp - len(samples)
                 yield from self._silence(self._gap_before(stamp, expected, waiting - len(samples)))
             yield from held
@@ -107,29 +113,34 @@ class Timeline:
         """
         end = self._length + waiting
         gap = stamp + self._offset - end
-        if expected is not None and abs(expected + self._offset - end) < self._jitter:
+        if expected is not None and self._follows(expected + self._offset - end):
             return 0  # this stamp alone is wrong
-        before = stamp + self._first_offset - end
-        if abs(before) < self._jitter:  # stamps that went back are right again
-            self._offset = self._first_offset
+        if abs(stamp + self._first_offset - end) < self._jitter:  # stamps that went back are right again
+            self._offset, self._late = self._first_offset, 0
             return 0
-        if before > 0 and 0 < self._offset - self._first_offset < self._rate:  # not a new start, but clocks that differ
-            self._offset, gap = self._first_offset, before
         if self.first_s is None:
             self.first_s = self._length / self._rate
         if gap < 0:
-            self._offset -= gap
+            later = -gap - self._late
             self.moved += 1
-            self.moved_s -= gap / self._rate
-            return 0
-        if gap > self._max_gap or self.gap_s + gap / self._rate > _MAX_SILENCE_S:
-            self._offset -= gap
+            self.moved_s += later / self._rate
+            self._late = -gap
+            if later < self._new_start:
+                return 0
+        elif gap > self._max_gap or self.gap_s + gap / self._rate > _MAX_SILENCE_S:
             self.unfilled += 1
             self.unfilled_s += gap / self._rate
-            return 0
-        self.gaps += 1
-        self.gap_s += gap / self._rate
-        return gap
+        else:
+            self._late = 0
+            self.gaps += 1
+            self.gap_s += gap / self._rate
+            return gap
+        self._offset, self._late = self._offset - gap, 0
+        return 0
+
+    def _follows(self, gap: int) -> bool:
+        """Return whether sound with so many samples before it goes on where it is, no later than it was before."""
+        return -self._late - self._jitter < gap < self._jitter
 
     def _silence(self, length: int) -> Iterator[NDArray[np.float32]]:
         self._length += length

@@ -51,6 +51,47 @@ def test_gaps_are_filled_and_jitter_moves_nothing(steps: list[tuple[int, int]], 
             assert abs(place - stamps[number - 1]) <= 2 * JITTER
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([0] * 9 + [4000, 40_000]), st.integers(-1200, 1200)), min_size=1, max_size=60)
+)
+def test_jitter_makes_nothing_later_than_the_largest_of_it(steps: list[tuple[int, int]]) -> None:
+    largest = max(abs(jitter) for _, jitter in steps)
+    true: list[int] = []
+    for gap, _ in steps:
+        true.append((true[-1] + 400 if true else 1200) + gap)
+    sound = frames([place + jitter for place, (_, jitter) in zip(true, steps, strict=True)])
+    line = Timeline(RATE, 1)
+    whole = np.concatenate(list(line.pieces(sound)))[:, 0]
+    assert len(whole) <= true[-1] + 400 + largest
+    np.testing.assert_array_equal(whole[whole > 0], np.repeat(np.arange(1, len(steps) + 1), 400))
+    for number, place in enumerate(true, 1):
+        assert abs(np.argmax(whole == number) - place) <= largest + JITTER
+
+
+def test_random_jitter_does_not_stretch_a_track() -> None:
+    drawn = np.random.default_rng(5)
+    for largest in (200, 320, 480, 800):  # samples; 25 to 100 ms
+        _, line = laid([1200 + 400 * number + int(drawn.integers(-largest, largest)) for number in range(2400)])
+        assert line.gap_s <= (1200 + largest) / RATE
+        assert line.moved <= 10  # what is no later than before is not said again
+        assert line.moved_s <= 10 * largest / RATE
+
+
+def test_sound_that_is_late_stays_so_where_one_stamp_is_wrong() -> None:
+    for wrong in (1000, 90_000):
+        places, line = laid([0, 400, 300, 700, wrong, 1500, 1900])
+        assert places == [(number, 400 * (number - 1)) for number in range(1, 8)]
+        assert (line.gaps, line.moved, line.moved_s) == (0, 1, 500 / RATE)
+
+
+def test_clocks_that_drift_are_no_new_start() -> None:
+    """Sound may get later by more than a second, little by little: its stamps still say where a gap ends."""
+    stamps = [350 * number for number in range(200)]
+    places, line = laid([*stamps, 100_000, 100_400])
+    assert places[-3:] == [(0, 80_000), (201, 100_000), (202, 100_400)]
+    assert (line.gaps, line.moved_s) == (1, pytest.approx(199 * 50 / RATE, abs=0.02))
+
+
 def test_a_stamp_that_is_wrong_alone_moves_nothing() -> None:
     for wrong in (0, 90_000):
         places, line = laid([0, 400, 800, wrong, 1600, 2000])
