@@ -55,6 +55,7 @@ _SAMPLES: dict[str, tuple[Any, float]] = {
 _BETWEEN = {"matroska": 1000, "flv": 1000, "mpegts": 1880}
 _MAX_CHANGES = 3  # kinds of sound in one track that is sound
 _MAX_RESYNCS = 100_000
+_WITH_CHECKSUMS = {"flac", "wavpack"}  # of what their frames hold, in whatever container
 _VORBIS_LATE_S = 0.1  # FFmpeg stamps the start of Vorbis a block too late
 _MAX_PLANES = 8  # PyAV crashes at more
 _SILENT_RATE = 8000  # Hz; of a track that is announced and has no sound
@@ -194,7 +195,7 @@ class _Track(AbstractContextManager["_Track"]):
         if context is None:
             track = f"track {number} of " if self.count > 1 else ""
             raise AudioError(Code.UNSUPPORTED, f"no decoder knows the encoding of {track}the {self.format} file")
-        if self.format == "flac":  # FFmpeg takes damaged frames for sound where nobody asks for the checksums
+        if context.name in _WITH_CHECKSUMS:  # FFmpeg takes damaged frames for sound where nobody asks for them
             context.options = {"err_detect": "crccheck+explode"}
         self._decoder = _decoder_of(context)
         self.claimed_s: float | None = None

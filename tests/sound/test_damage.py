@@ -92,6 +92,21 @@ def test_a_damaged_frame_of_flac_is_no_sound(tmp_path: Path) -> None:
     assert np.isin(found.signal[0], np.append(whole.signal[0], 0)).all()
 
 
+@pytest.mark.parametrize(
+    ("container", "codec"), [("wv", "wavpack"), ("matroska", "wavpack"), ("matroska", "flac"), ("mp4", "flac")]
+)
+@pytest.mark.parametrize("what", [None, bytes(500), np.random.default_rng(1).bytes(500)], ids=["bit", "zeros", "noise"])
+def test_what_fails_its_checksum_is_no_sound(tmp_path: Path, container: str, codec: str, what: bytes | None) -> None:
+    data = mux(container, Track(codec, RATE, [(0.0, SIGNAL)]))
+    whole = read(tmp_path, data)
+    assert whole.code is Code.OK
+    found = read(tmp_path, overwritten(data, 0.5, bytes([data[len(data) // 2] ^ 0x10]) if what is None else what))
+    assert found.code is Code.TRUNCATED, found.message
+    assert found.signal.shape == whole.signal.shape
+    np.testing.assert_array_equal(found.signal[found.signal != 0], whole.signal[found.signal != 0])
+    assert (found.signal == whole.signal).mean() > 0.4  # blocks of WavPack take seconds
+
+
 def test_damage_in_a_container_with_gaps_is_no_gap(tmp_path: Path) -> None:
     """Where nobody speaks there may be no packets; but there are no bytes then either."""
     found = read(tmp_path, overwritten(FORMATS["webm"], 0.5, bytes(3000)))
