@@ -231,12 +231,13 @@ class _Track(AbstractContextManager["_Track"]):
 
     def _begins_s(self, codec: str) -> float:
         """Return the time stamp at which the recording begins."""
-        if codec == "vorbis" and self.starts_s < _VORBIS_LATE_S:
+        if codec == "vorbis" and self.count == 1 and self.starts_s < _VORBIS_LATE_S:
             return self.starts_s
         if self.format in _BEGIN_AT_ZERO:
             return 0.0
         # A track that is alone begins the file: the stamps of WMA count what the decoder leaves out.
-        if self.format in _WITHOUT_GAPS or len(self._container.streams) == 1 or self._container.start_time is None:
+        is_alone = len(self._container.streams) == 1 or (self.count == 1 and self.format in _WITHOUT_GAPS)
+        if is_alone or self._container.start_time is None:
             return self.starts_s
         return self._container.start_time / av.time_base
 

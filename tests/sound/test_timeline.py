@@ -197,6 +197,17 @@ def test_tracks_are_aligned_by_their_stamps(tmp_path: Path) -> None:
     assert np.argmax(np.abs(np.fft.rfft(found.signal[0, :16_000]))) == 440
 
 
+@pytest.mark.parametrize("late_s", [0.08, 2.0])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_tracks_in_ogg_are_aligned_by_their_stamps(tmp_path: Path, late_s: float, is_first: bool) -> None:
+    rate = 48_000
+    tracks = [Track("libopus", rate, [(0.0, tone(5, rate))]), Track("libopus", rate, [(late_s, tone(4, rate, 700))])]
+    found = decoded(tmp_path, mux("ogg", *(tracks[::-1] if is_first else tracks)))
+    starts = [float(np.argmax(np.abs(channel) > 0.05)) / rate for channel in found.signal]
+    assert starts == pytest.approx([late_s, 0.0] if is_first else [0.0, late_s], abs=0.02)
+    assert found.decoded_s == pytest.approx(max(5, 4 + late_s), abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("container", "codec", "rate"),
     [("matroska", "libopus", 48_000), ("mp4", "aac", 16_000), ("mpegts", "aac", 16_000), ("avi", "pcm_s16le", 8000)],
