@@ -98,7 +98,7 @@ class FFmpegDecoder:
         self._rate = max(track.sampling_rate for track in self._tracks)
         self._channels = sum(track.channels for track in self._tracks)
         self.info = AudioInfo(first.codec, self._rate, self._channels, self._claimed())
-        self.starts_s = first.starts_s  # by its time stamps
+        self.starts_s = min(track.starts_s for track in self._tracks)  # by its time stamps
 
     def _claimed(self) -> int | None:
         if self._tracks[0].format in _WITHOUT_LENGTH:
@@ -363,7 +363,9 @@ class _Track(AbstractContextManager["_Track"]):
             )
         if line.gaps:
             silent = f"{line.gap_s:.2f} s {{}} in {line.gaps} place(s), the first{at}, left silent"
-            if self.format in _GAPS_ARE_LOSSES or self._damaged or self._skipped:
+            begins_late = self.count > 1 and line.gaps == 1 and not line.first_s  # after the other tracks
+            is_lost = self.format in _GAPS_ARE_LOSSES and not begins_late
+            if is_lost or self._damaged or self._skipped:
                 faults.append(silent.format("of sound are lost"))
             else:
                 remarks.append(silent.format("have no sound"))

@@ -206,6 +206,7 @@ def test_tracks_in_ogg_are_aligned_by_their_stamps(tmp_path: Path, late_s: float
     starts = [float(np.argmax(np.abs(channel) > 0.05)) / rate for channel in found.signal]
     assert starts == pytest.approx([late_s, 0.0] if is_first else [0.0, late_s], abs=0.02)
     assert found.decoded_s == pytest.approx(max(5, 4 + late_s), abs=0.02)
+    assert (found.code, "s have no sound in 1 place(s), the first at 0.00 s" in found.message) == (Code.OK, True)
 
 
 @pytest.mark.parametrize(
