@@ -64,10 +64,10 @@ class Options:
         without suffix. Recordings of which neither knows anything are planned as without them. Rows that can't be read
         are left out, counted and said.
     exclude
-        Files and folders to leave out, with all that lies in them: a pattern of names (test, *.bak), or with a slash of
-        paths relative to the archive (2023/*, **/old/*.wav; ** stands for any number of folders); may be given several
-        times. Recordings that have rows already keep them. Recycle bins, snapshots, sidecars, hidden files and uploads
-        under way are left out by themselves.
+        Files and folders to leave out, with all that lies in them: a pattern of names (`test`, `*.bak`), or with a
+        slash of paths relative to the archive (`2023/*`, `**/old/*.wav`; `**` stands for any number of folders); may be
+        given several times. Recordings that have rows already keep them. Recycle bins, snapshots, sidecars, hidden
+        files and uploads under way are left out by themselves.
     find_duplicates
         Read every new file before anything is scored, and do not score those that have the same bytes as another one.
     pseudonyms

@@ -15,7 +15,7 @@ import pytest
 
 from emolib.errors import SettingsError
 from jobs import console
-from jobs.command import _COMMANDS, ended_by, run
+from jobs.command import _COMMANDS, app, ended_by, run
 from tests.jobs.conftest import in_process, run_emolib
 
 _HEAVY = ("dask", "distributed", "keras", "librosa", "matplotlib", "onnxruntime", "pandas", "tensorflow", "zarr")
@@ -34,6 +34,19 @@ def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in shown.stdout
         assert run([name, "--help"]) is None
         assert f"Usage: emolib {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_help_loses_nothing_to_markup(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An asterisk of a pattern is no emphasis."""
+    monkeypatch.setenv("COLUMNS", "5000")  # each option in a line
+    run([name, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for argument in app[name].assemble_argument_collection(parse_docstring=True).filter_by(show=True):
+        assert " ".join((argument.parameter.help or "").replace("`", "").split()) in shown
+    assert _COMMANDS[name] in shown
 
 
 def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path, tmp_path: Path) -> None:
