@@ -24,6 +24,13 @@ from emolib.storage import AnyPath, resolve, text_of
 _MANTISSA_BITS = {16: 11, 32: 24, 64: 53}
 _BINARIES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 _WHOLE = re.compile(r"\.0+$")  # after the digits of a whole number
+# How files begin that are no text, what they are, and what to do.
+_OTHERS = (
+    (b"\x1f\x8b", "gzip", "unpack it"),
+    (b"PK\x03\x04", "a spreadsheet or a ZIP archive", "export it as CSV, or unpack it"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet", "export it as CSV"),
+    (b"PAR1\x15", "Parquet", "give it a name that ends in .parquet"),
+)
 _QUOTES = "\"'`“”„"
 
 
@@ -74,12 +81,16 @@ def read_rows(place: AnyPath, key: Callable[[str], bool]) -> Rows:
     Raises
     ------
     SettingsError
-        If it has no header in UTF-8 with commas, or a column of lists or the like.
+        If it is of another kind, has no header in UTF-8 with commas, or a column of lists or the like.
     OSError, ValueError, pyarrow.ArrowException
         If it can't be read at all.
     """
     data = resolve(place).read_bytes()
-    return _parquet(place, data, key) if resolve(place).suffix.lower() == ".parquet" else _csv(place, data)
+    is_parquet = resolve(place).suffix.lower() == ".parquet"
+    for begin, kind, remedy in _OTHERS:
+        if data.startswith(begin) and not (is_parquet and kind == "Parquet"):
+            raise SettingsError(f"{place}: {kind} found, expected CSV, or Parquet if its name ends so; {remedy}")
+    return _parquet(place, data, key) if is_parquet else _csv(place, data)
 
 
 def name_of(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import math
 import re
@@ -124,6 +125,22 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str | None, said:
     (tmp_path / "calls.parquet").write_bytes(b"call_id")
     with pytest.raises(SettingsError, match="can't be read as a table"):
         calls_table(tmp_path / "calls.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "said"),
+    [
+        ("calls.csv.gz", gzip.compress(b"call_id\n1\n"), "gzip found, expected CSV, or Parquet .*; unpack it"),
+        ("calls.parquet", gzip.compress(b"call_id\n1\n"), "gzip found, expected CSV, or Parquet .*; unpack it"),
+        ("calls.xlsx", b"PK\x03\x04\x14\0", "a spreadsheet or a ZIP archive found, .*; export it as CSV, or unpack it"),
+        ("calls.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet found, .*; export it as CSV"),
+        ("calls.pq", b"PAR1\x15\0", r"Parquet found, .*; give it a name that ends in \.parquet"),
+    ],
+)
+def test_a_table_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str, begin: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(begin)
+    with pytest.raises(SettingsError, match=said):
+        calls_table(tmp_path / name)
 
 
 def _table(text: str | bytes) -> CallsTable:
