@@ -143,6 +143,13 @@ def test_a_table_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str,
         calls_table(tmp_path / name)
 
 
+def test_two_columns_of_one_name_in_parquet_are_refused_as_in_csv(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["1"])] * 3, names=["call_id", "agent", "agent"])
+    pq.write_table(table, tmp_path / "calls.parquet")
+    with pytest.raises(SettingsError, match=r"columns 2 \('agent'\) and 3 \('agent'\) are both agent, expected one"):
+        calls_table(tmp_path / "calls.parquet")
+
+
 def _table(text: str | bytes) -> CallsTable:
     place = UPath("memory://test-metadata/calls.csv")
     place.write_bytes(text if isinstance(text, bytes) else text.encode())
