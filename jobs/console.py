@@ -76,14 +76,21 @@ def say(text: str) -> None:
         stderr.print(text, markup=False, soft_wrap=True)
 
 
-def say_unreadable(folders: Mapping[str, str]) -> None:
-    """Say in one line which folders of an archive could not be read, by their paths in it, and why."""
+def say_unreadable(folders: Mapping[str, str], keep_days: int | None = None) -> None:
+    """Say in one line which folders of an archive could not be read, by their paths in it, and why.
+
+    Parameters
+    ----------
+    keep_days
+        The retention; None without one.
+    """
     if folders:
         named = ", ".join(f"{folder!a} ({reason})" for folder, reason in list(folders.items())[:_NAMED])
         more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
+        old = "" if keep_days is None else f", but for calls older than {keep_days} days (--keep-days)"
         say(
             f"{len(folders)} folders could not be read: {named}{more}; nothing below was looked at, and rows of what "
-            "lies there stay as they are: grant read access, or leave the folders out"
+            f"lies there stay as they are{old}: grant read access, or leave the folders out"
         )
 
 

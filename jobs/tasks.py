@@ -200,7 +200,7 @@ def prepared(
         if faults := sources.faults.rows:
             say(f"{faults} of {sources.faults.of} rows of the table of calls are left out, {sources.faults.first}")
         say(f"{listing.recordings} recordings listed; left out: {passed_over or 'nothing'}")
-        say_unreadable(recordings.unreadable)
+        say_unreadable(recordings.unreadable, keep_days)
         ambiguous = _planner(listing, out, folder).ambiguous()
         if ambiguous.recordings:
             say(

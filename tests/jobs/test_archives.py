@@ -74,10 +74,12 @@ def test_a_night_in_which_a_folder_can_not_be_read(
     (root / "2024-05-01/0.wav").write_bytes(b"another")  # behind a closed door
     with monkeypatch.context() as patch:
         _closed(patch, root / "2024-05-01")
-        night = run_emolib(*asked, "--settle-s", "0", "--metrics", tmp_path / "emolib.prom")
+        night = run_emolib(*asked, "--settle-s", "0", "--keep-days", "36500", "--metrics", tmp_path / "emolib.prom")
     assert (night.exit_code, night.summary["unreadable_folders"], night.summary["problems"]) == (1, 1, 0)
     assert (night.summary["codes"], night.summary["listed"]) == ({"ok": 1}, 2)
-    assert "1 folders could not be read: '2024-05-01' (Permission denied)" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "1 folders could not be read: '2024-05-01' (Permission denied)" in said
+    assert "stay as they are, but for calls older than 36500 days (--keep-days): grant read access" in said
     assert "emolib_night_folders_unreadable 1.0" in (tmp_path / "emolib.prom").read_text()
     after = tables(tmp_path / "P")
     for table, rows in before.items():
