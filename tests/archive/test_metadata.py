@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import math
 import re
@@ -130,8 +129,8 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str | None, said:
 @pytest.mark.parametrize(
     ("name", "begin", "said"),
     [
-        ("calls.csv.gz", gzip.compress(b"call_id\n1\n"), "gzip found, expected CSV, or Parquet .*; unpack it"),
-        ("calls.parquet", gzip.compress(b"call_id\n1\n"), "gzip found, expected CSV, or Parquet .*; unpack it"),
+        ("calls.csv.gz", b"\x1f\x8b\x08\0", "gzip found, expected CSV, or Parquet .*; unpack it"),
+        ("calls.parquet", b"\x1f\x8b\x08\0", "gzip found, expected CSV, or Parquet .*; unpack it"),
         ("calls.xlsx", b"PK\x03\x04\x14\0", "a spreadsheet or a ZIP archive found, .*; export it as CSV, or unpack it"),
         ("calls.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet found, .*; export it as CSV"),
         ("calls.pq", b"PAR1\x15\0", r"Parquet found, .*; give it a name that ends in \.parquet"),
