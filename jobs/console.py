@@ -32,6 +32,7 @@ EXIT_UNEXPECTED = 70
 
 # A log has no cursor to redraw a bar with, so there it gets a line this often.
 _LOG_EVERY_S = 30.0
+_ESTIMATED_FROM = 0.01, 600.0  # share of the audio, and seconds of it, of which one must be done
 _NAMED = 5  # folders, in a line
 
 
@@ -130,7 +131,11 @@ class AudioProgress:
         self._progress.update(self._task, hours=self._hours(), speed=f"{self._done_s / spent_s:,.0f} x real time")
         if not _draws() and time.monotonic() - self._logged > _LOG_EVERY_S:
             self._logged = time.monotonic()
-            left_s = spent_s * (self._total_s - self._done_s) / max(self._done_s, 1e-3)
+            share, enough_s = _ESTIMATED_FROM
+            if self._done_s < max(min(share * self._total_s, enough_s), 1e-3):
+                say(self._hours())
+                return
+            left_s = spent_s * (self._total_s - self._done_s) / self._done_s
             say(f"{self._hours()}, about {max(left_s, 0) / 60:.1f} minutes left")
 
     def _hours(self) -> str:

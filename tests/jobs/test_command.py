@@ -49,6 +49,17 @@ def test_help_loses_nothing_to_markup(
     assert _COMMANDS[name] in shown
 
 
+def test_no_time_is_estimated_from_nothing(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_LOG_EVERY_S", -1.0)
+    with console.audio_progress("score", 36_000.0) as progress:
+        progress.advance(0.0)
+        progress.advance(36.0)
+        progress.advance(3564.0)
+    first, second, third = capfd.readouterr().err.splitlines()
+    assert (first, second) == ("0.00 of 10.00 h of audio", "0.01 of 10.00 h of audio")
+    assert third.startswith("1.00 of 10.00 h of audio, about ")
+
+
 def test_a_file_gives_options_and_flags_come_before_it(calls: Path, model: Path, tmp_path: Path) -> None:
     settings = tmp_path / "night.toml"
     settings.write_text(f'[score]\nmodel = "{model}"\nout = "{tmp_path / "P"}"\nplan = true\nblock_s = 20\n')
