@@ -53,7 +53,7 @@ _SAMPLES: dict[str, tuple[Any, float]] = {
 }
 # Between two packets of these are at most so many bytes; where there are more, they could not be read.
 _BETWEEN = {"matroska": 1000, "flv": 1000, "mpegts": 1880}
-_MAX_CHANGES = 3  # kinds of sound in one track that is sound
+_MAX_CHANGES, _LEAST_KEPT_S = 3, 1.0  # other kinds of sound in one track, and of the kind that it begins with
 _MAX_RESYNCS = 100_000
 _WITH_CHECKSUMS = {"flac", "wavpack"}  # of what their frames hold, in whatever container
 _VORBIS_LATE_S = 0.1  # FFmpeg stamps the start of Vorbis a block too late
@@ -267,8 +267,9 @@ class _Track(AbstractContextManager["_Track"]):
 
         An elementary stream has no header, only sync words; telephone noise holds some by chance, of many kinds.
         """
-        others_s = sum(self._other.values()) if len(self._other) > _MAX_CHANGES else 0.0
-        return self._damaged > self._packets / 2 or others_s > self._kept / self.sampling_rate
+        kept_s = self._kept / self.sampling_rate
+        is_odd = len(self._other) > _MAX_CHANGES or kept_s < _LEAST_KEPT_S
+        return self._damaged > self._packets / 2 or (is_odd and sum(self._other.values()) > kept_s)
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         for packet in self._read():
