@@ -28,10 +28,12 @@ from jobs.workers import ENVIRONMENT
 
 # Workers are spawned, never forked: threads of the parent do not survive a fork. Nobody looks at the profiler, which
 # stops every worker a hundred times a second. And Dask lets workers give back every 64 KiB that they free, so that a
-# task asks the kernel for the same memory again and again: that took a sixth of a worker's time.
+# task asks the kernel for the same memory again and again: that took a sixth of a worker's time. A worker that died is
+# waited for, however busy the machine: after 15 s Dask would end its nanny, which is about to start it again.
 PROCESSES: dict[str, Any] = {
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
+    "distributed.deploy.lost-worker-timeout": "15 minutes",
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ENVIRONMENT.items()},

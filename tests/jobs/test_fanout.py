@@ -140,6 +140,35 @@ def test_what_goes_wrong_on_a_cluster_is_not_taken_for_a_missing_one(cluster: tu
         raise OSError(errno.ENOSPC, "no room")
 
 
+_SLOW_TO_START = """
+import os, sys, time
+from pathlib import Path
+
+if "spawn_main" in " ".join(sys.orig_argv) and Path(os.environ["SEEN"]).exists():
+    time.sleep(18)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_takes_long_to_come_back_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask closes the nanny of a worker that is away for 15 s: on a busy machine, for good."""
+    (tmp_path / "sitecustomize.py").write_text(_SLOW_TO_START)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    with connect(cluster_spec(None, workers=1)) as client:
+        ended = list(
+            fan_out(client, _die_once, [Block((tmp_path / "seen", number)) for number in range(4)], stall_s=90)
+        )
+    assert sorted(each.value for each in ended if isinstance(each, Done)) == [0, 1, 2, 3]
+
+
+def _die_once(seen: Path, number: int) -> int:
+    if not seen.exists():
+        seen.touch()
+        os._exit(1)
+    return number
+
+
 def _die_on_three(number: int) -> int:
     if number == 3:
         os._exit(1)
