@@ -1,8 +1,9 @@
 """One place where work is fanned out: blocks -> Dask bag -> futures -> results as they come.
 
 Back-pressure: a few blocks per worker are under way, never the whole plan. Nothing waits without end: a run in which no
-block finishes for too long stops with a message. Told to stop by SIGTERM, it hands out no more blocks, and waits a
-while for those that workers have.
+block finishes for too long stops with a message. A worker that sees another model or other settings, or computes other
+numbers, gets no more blocks; those that it had go to others. Told to stop by SIGTERM, it hands out no more blocks, and
+waits a while for those that workers have.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 import dask.bag
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from emolib.errors import EmolibError
-from jobs.console import StalledError
+from emolib.errors import EmolibError, GoldenCheckError, SettingsError
+from jobs.console import StalledError, say
 from jobs.workers import GONE, workers_of
 
 R = TypeVar("R")
@@ -85,46 +87,45 @@ def fan_out(
     ------
     StalledError
         If no block ended for ``stall_s`` seconds, or the scheduler is gone.
+    SettingsError, GoldenCheckError
+        If no worker is left that did not raise them: what the first one raised.
     EmolibError
-        What the function raised: wrong settings are wrong for every block. Blocks under way are cancelled.
+        What else the function raised: every worker would meet it. Blocks under way are cancelled.
     KeyboardInterrupt
         If it was told to stop, and what was under way has ended, or too much time has passed.
     """
     waiting = iter(blocks)
-    under_way: dict[Any, tuple[Future, Block]] = {}
     pool = as_completed()
     with _stops() as stop, _cleared(pool):
+        crew = _Crew(client, function)
         last, counted, room_in_all, withdrawn = time.monotonic(), -math.inf, 0, -1
         while True:
             if stop.told and withdrawn < 0:
-                withdrawn = _withdraw(client, under_way)
+                withdrawn = crew.withdraw()
             if time.monotonic() - counted > _COUNT_WORKERS_EVERY_S:
-                room_in_all = _BLOCKS_PER_WORKER * max(1, len(workers_of(client)))
+                room_in_all = _BLOCKS_PER_WORKER * max(1, crew.count())
                 counted = time.monotonic()
-            room = 0 if stop.told else room_in_all - len(under_way)
-            for future, block in _submit(client, function, list(islice(waiting, max(0, room)))):
-                under_way[future.key] = future, block
-                pool.add(future)
+            room = 0 if stop.told else max(0, room_in_all - len(crew.under_way))
+            pool.update(crew.hand_out(list(islice(chain(crew.again(), waiting), room))))
             if stop.is_overdue:
                 raise KeyboardInterrupt
-            if not under_way:
-                if withdrawn > 0 or next(waiting, None) is not None:
+            if not crew.under_way:
+                if withdrawn > 0 or next(chain(crew.again(), waiting), None) is not None:
                     raise KeyboardInterrupt
                 return
             ended = pool.next_batch(block=False)
             if not ended:
                 if time.monotonic() - last > stall_s:
                     raise StalledError(
-                        f"no block ended for {stall_s:.0f} s with {len(under_way)} under way: look at the workers' "
-                        "logs, then run the same command again; what is done stays done"
+                        f"no block ended for {stall_s:.0f} s with {len(crew.under_way)} under way: look at the "
+                        "workers' logs, then run the same command again; what is done stays done"
                     )
                 time.sleep(_POLL_S)
                 continue
             last = time.monotonic()
             for future in ended:
-                if future.key in under_way:
-                    _, block = under_way.pop(future.key)
-                    yield _outcome(future, block)
+                if (outcome := crew.take(future)) is not None:
+                    yield outcome
 
 
 @contextmanager
@@ -173,25 +174,92 @@ def _stops() -> Iterator[_Stop]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _withdraw(client: Client, under_way: dict[Any, tuple[Future, Block]]) -> int:
-    """Take back the blocks that no worker has, and return their number."""
-    taken = {key for keys in client.processing().values() for key in keys}
-    idle = [key for key in under_way.keys() - taken if not under_way[key][0].done()]
-    for key in idle:
-        under_way.pop(key)[0].cancel()
-    return len(idle)
+class _Crew:
+    """The workers of a cluster: who has which block, and who gets no more.
+
+    Attributes
+    ----------
+    under_way
+        The blocks that were handed out and have not ended, by the keys of their futures.
+    """
+
+    def __init__(self, client: Client, function: Callable[..., Any]) -> None:
+        self._client, self._function = client, function
+        self.under_way: dict[Any, tuple[Future, Block, frozenset[str] | None]] = {}
+        self._again: deque[Block] = deque()
+        self._refused: dict[str, EmolibError] = {}
+
+    def count(self) -> int:
+        """Return how many workers may have blocks; take back what only such may do as have gone."""
+        workers = workers_of(self._client).keys()
+        for key, (future, block, only) in list(self.under_way.items()):
+            if only is not None and not only & workers and not future.done():
+                del self.under_way[key]
+                future.cancel()
+                self._again.append(block)
+        return len(workers - self._refused.keys())
+
+    def again(self) -> Iterator[Block]:
+        """Yield the blocks that are to be handed out once more."""
+        while self._again:
+            yield self._again.popleft()
+
+    def hand_out(self, blocks: list[Block]) -> list[Future]:
+        """Begin blocks, on workers that were not refused."""
+        if not blocks:
+            return []
+        fit = frozenset(workers_of(self._client).keys() - self._refused.keys()) if self._refused else None
+        bag = dask.bag.from_sequence([block.arguments for block in blocks], npartitions=len(blocks))
+        tasks = bag.starmap(self._function).to_delayed(optimize_graph=False)
+        try:
+            futures: list[Future] = self._client.compute(tasks, workers=None if fit is None else sorted(fit))
+        except Exception as error:
+            if self._client.status == "closed":  # it gave up reaching the scheduler a moment ago
+                raise StalledError(GONE) from error
+            raise
+        for future, block in zip(futures, blocks, strict=True):
+            self.under_way[future.key] = future, block, fit
+        return futures
+
+    def take(self, future: Future) -> Done[Any] | Lost | None:
+        """Return what became of a block, or None where nothing did."""
+        if future.key not in self.under_way:
+            return None
+        _, block, _ = self.under_way.pop(future.key)
+        try:
+            return _outcome(future, block)
+        except (SettingsError, GoldenCheckError) as error:
+            self._refuse(future, error)
+            future.release()  # a block that is begun anew has the same key
+            self._again.append(block)
+            return None
+
+    def _refuse(self, future: Future, error: EmolibError) -> None:
+        """Give the worker that raised an error no more blocks."""
+        workers = self._client.run_on_scheduler(_erred_on, key=future.key)
+        if not workers:  # the scheduler knows it no more
+            raise error
+        for worker in workers:
+            if worker not in self._refused:
+                say(f"worker {worker} gets no more blocks: {error}")
+                self._refused[worker] = error
+        if not workers_of(self._client).keys() - self._refused.keys():
+            raise next(iter(self._refused.values()), error)
+
+    def withdraw(self) -> int:
+        """Take back the blocks that no worker has, and return their number."""
+        taken = {key for keys in self._client.processing().values() for key in keys}
+        idle = [key for key in self.under_way.keys() - taken if not self.under_way[key][0].done()]
+        for key in idle:
+            self.under_way.pop(key)[0].cancel()
+        return len(idle) + len(self._again)
 
 
-def _submit(client: Client, function: Callable[..., R], blocks: list[Block]) -> list[tuple[Future, Block]]:
-    if not blocks:
-        return []
-    bag = dask.bag.from_sequence([block.arguments for block in blocks], npartitions=len(blocks)).starmap(function)
-    try:
-        return list(zip(client.compute(bag.to_delayed(optimize_graph=False)), blocks, strict=True))
-    except Exception as error:
-        if client.status == "closed":  # it gave up reaching the scheduler a moment ago
-            raise StalledError(GONE) from error
-        raise
+def _erred_on(key: Any, dask_scheduler: Any) -> list[str]:
+    """Return the addresses of the workers on which a task failed."""
+    task = dask_scheduler.tasks.get(key)
+    blamed = None if task is None else task.exception_blame or task
+    return sorted((blamed and blamed.erred_on) or ())
 
 
 def _outcome(future: Future, block: Block) -> Done[Any] | Lost:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,32 @@ from jobs.__main__ import main
 begin, process.begin = process.begin, begins
 main()
 """
+
+
+@contextmanager
+def dask_process(
+    *arguments: str,
+    until: str,
+    folder: Path,
+    code: str | None = None,
+    cwd: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> Iterator[str]:
+    """Run a command of Dask until the end of the block; give what it said when it was up."""
+    how = ["-m", f"distributed.cli.dask_{arguments[0]}"] if code is None else ["-c", code.format(arguments[0])]
+    log = folder / f"{arguments[0]}-{os.urandom(4).hex()}.log"
+    command = [sys.executable, *how, *arguments[1:]]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stderr=file, stdout=file, cwd=cwd, env={**os.environ, **(environment or {})}
+        )
+    try:
+        while not (found := re.search(until, log.read_text())):
+            assert process.poll() is None, log.read_text()
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @dataclass(frozen=True)

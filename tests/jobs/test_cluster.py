@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ from jobs.console import StalledError
 from jobs.security import CA, CERTIFICATE, KEY
 from jobs.specs import cluster_spec
 from jobs.workers import memory_limit, same_versions, versions
-from tests.jobs.conftest import assert_same_rows, run_emolib
+from tests.jobs.conftest import assert_same_rows, dask_process, run_emolib
 
 _ROOT = Path(__file__).parents[2]
 _CLUSTERS = _ROOT / "cluster"
@@ -46,23 +45,6 @@ def _spec(tmp_path: Path, text: str) -> Path:
     return place
 
 
-@contextmanager
-def _process(*arguments: str, until: str, folder: Path, code: str | None = None) -> Iterator[str]:
-    """Run a command of Dask until the end of the block; give what it said when it was up."""
-    how = ["-m", f"distributed.cli.dask_{arguments[0]}"] if code is None else ["-c", code.format(arguments[0])]
-    log = folder / f"{arguments[0]}-{os.urandom(4).hex()}.log"
-    command = [sys.executable, *how, *arguments[1:]]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stderr=file, stdout=file)
-    try:
-        while not (found := re.search(until, log.read_text())):
-            assert process.poll() is None, log.read_text()
-        yield found[1]
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 @pytest.fixture(scope="module")
 def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A scheduler and two workers, each a process of its own, that only speak to who has the certificates."""
@@ -74,9 +56,9 @@ def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     ]
     own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     up = r"Scheduler at: +(tls://127.0.0.1:\d+)"
-    with _process("scheduler", "--protocol", "tls", "--port", "0", *own, *tls, until=up, folder=folder) as address:
+    with dask_process("scheduler", "--protocol", "tls", "--port", "0", *own, *tls, until=up, folder=folder) as address:
         worker = ("worker", address, "--nthreads", "1", "--nworkers", "2", "--memory-limit", "2GiB", *own, *tls)
-        with _process(*worker, until=r"(Registered to)", folder=folder):
+        with dask_process(*worker, until=r"(Registered to)", folder=folder):
             yield address
 
 
@@ -199,10 +181,10 @@ def test_a_worker_that_cannot_say_its_versions_is_refused(first: str, said: str,
     code = f"{first}\nfrom distributed.cli.dask_{{0}} import main; main()"
     own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     up = r"Scheduler at: +(tcp://127.0.0.1:\d+)"
-    with _process("scheduler", "--port", "0", *own, until=up, folder=tmp_path) as address:
+    with dask_process("scheduler", "--port", "0", *own, until=up, folder=tmp_path) as address:
         worker = ("worker", address, "--nthreads", "1", "--no-nanny", *own)
         with (
-            _process(*worker, until=r"(Registered to)", folder=tmp_path, code=code),
+            dask_process(*worker, until=r"(Registered to)", folder=tmp_path, code=code),
             pytest.raises(SettingsError, match=said),
             connect(cluster_spec(address)),
         ):
@@ -217,7 +199,7 @@ def test_a_scheduler_that_is_gone_is_no_setting(when: str, tmp_path: Path) -> No
     own = ("--port", "0", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     asked = nullcontext() if when == "later" else pytest.raises(StalledError, match="scheduler is gone: start it")
     with ExitStack() as scheduler, dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
-        address = scheduler.enter_context(_process("scheduler", *own, until=up, folder=tmp_path))
+        address = scheduler.enter_context(dask_process("scheduler", *own, until=up, folder=tmp_path))
         with Client(address, timeout=3) as client:
             if when != "later":
                 scheduler.close()
