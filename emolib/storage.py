@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -24,6 +25,9 @@ _URL = re.compile(r"(?:[a-z][\w+.-]*::)*[a-z][\w+.-]*://", re.IGNORECASE)
 _LINK = re.compile(rf"::(?={_URL.pattern})", re.IGNORECASE)  # of a chain
 # Folders of ext4, and of NTFS and exFAT, at the top of a file system.
 _OF_FILE_SYSTEMS = {"lost+found", "System Volume Information", "$RECYCLE.BIN"}
+# What file systems say that can't sync a folder, or give a file a second name (of networks; FAT).
+_NO_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
+_NO_LINKS = {errno.EMLINK, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
 # What URLs carry where they carry secrets: a password, a token as a user's name, a signature. Buckets have no ports.
 _SECRETS = (
     re.compile(r"(?:s3a?|gc?s|az)://[^/]*:"),
@@ -167,7 +171,8 @@ def below(root: AnyPath, name: str) -> UPath:
 def write_bytes(path: AnyPath, data: bytes) -> None:
     """Write a file whole: a reader, or a restart after a crash, sees all of it or none.
 
-    On a local disk the bytes go under a dot-name, are synced and renamed; on an object store one PUT does the same.
+    On a local disk the bytes go under a dot-name, are synced and renamed, and the folder is synced: what is written
+    later is not there after a power cut where this is not. On an object store one PUT does the same.
     """
     target = resolve(path)
     if not is_local(target):
@@ -175,16 +180,44 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
             target.write_bytes(data)
         return
     place = Path(target.path)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with _synced(place, data) as temporary:
+        temporary.replace(place)
+
+
+@contextmanager
+def _synced(place: Path, data: bytes) -> Iterator[Path]:
+    """Give a file beside a place that holds its bytes on the disk; afterwards the folder is on the disk as it is."""
+    _make_folder(place.parent)
     temporary = place.with_name(f".{place.name}.{uuid4().hex[:8]}.partial")
     try:
         with temporary.open("wb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.replace(place)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(place.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each on the disk before what lies in it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        _sync_folder(each.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def create_bytes(path: AnyPath, data: bytes) -> None:
@@ -203,9 +236,17 @@ def create_bytes(path: AnyPath, data: bytes) -> None:
             target.fs.pipe_file(target.path, data, mode="create")
         return
     place = Path(target.path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("xb") as handle:
-        handle.write(data)
+    with _synced(place, data) as temporary:
+        try:
+            os.link(temporary, place)
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+        with place.open("xb") as handle:  # it may be seen half written
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
 @contextmanager
