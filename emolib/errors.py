@@ -43,6 +43,7 @@ class Code(StrEnum):
     TIMEOUT = "timeout"
     KILLED = "killed"
     AMBIGUOUS = "ambiguous"
+    INTERNAL = "internal"
 
     @property
     def outcome(self) -> Outcome:
@@ -86,6 +87,7 @@ _OUTCOMES = {
     Code.TIMEOUT: Outcome.FAILED,
     Code.KILLED: Outcome.FAILED,
     Code.AMBIGUOUS: Outcome.FAILED,
+    Code.INTERNAL: Outcome.FAILED,
 }
 
 # Stored in feature stores, so a number never changes its meaning: new codes take new numbers.
@@ -106,6 +108,7 @@ _STATUSES = {
     Code.TIMEOUT: 26,
     Code.KILLED: 27,
     Code.AMBIGUOUS: 28,
+    Code.INTERNAL: 29,
 }
 
 
@@ -123,6 +126,10 @@ class LockedError(EmolibError):
 
 class OutputError(EmolibError):
     """Nothing can be stored any more, or nothing read: the run stops, and can go on later."""
+
+
+class UnforeseenError(EmolibError):
+    """So many recordings in a row failed in ways that nobody foresaw that it is not the recordings."""
 
 
 class GoldenCheckError(EmolibError):

@@ -18,12 +18,13 @@ from emolib.archive.forgetting import forget_buried
 from emolib.archive.isolation import SLOWEST, score_apart
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import Lock
+from emolib.archive.outcomes import MAX_UNFORESEEN, too_many_unforeseen
 from emolib.archive.overtaking import taken_by_others
 from emolib.archive.promotion import successor
 from emolib.archive.rewriting import make_room
 from emolib.archive.run_settings import decoding_versions
 from emolib.config import differences
-from emolib.errors import Code, EmolibError, Outcome, SettingsError
+from emolib.errors import Code, EmolibError, Outcome, SettingsError, UnforeseenError
 from emolib.sound.known_audio import load_known_audio
 from jobs.cluster import connect
 from jobs.console import EXIT_FAILURES, Result, StalledError, audio_progress, say, table, within_budget
@@ -49,6 +50,8 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             "score with: run the same command again"
         )
     ledger.remove_unstarted(task.out)
+    if others := ledger.strays(task.out):
+        say(f"{len(others)} names in {task.out}/_runs that are no run's are left as they are: {', '.join(others[:3])}")
     forget_buried(task.out)
     interrupted, planned = ledger.open_runs(task.out), _unless_empty(task.plan())
     if not interrupted:
@@ -130,13 +133,18 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
         say(f"{again} recordings changed, or failed before: their rows are replaced")
     todo = run.todo()
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
-    lost, heard_s, core_s = [], 0.0, 0.0
+    lost, heard_s, core_s, in_a_row, unforeseen = [], 0.0, 0.0, 0, ""
     with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
         for ended in fan_out(client, score_apart, blocks, stall_s=_stall_s(run)):
             lock.check()
             progress.advance(ended.block.audio_s)
             if isinstance(ended, Done):
                 heard_s, core_s = heard_s + ended.value.audio_s, core_s + ended.value.seconds
+                internal = ended.value.by_code.get(Code.INTERNAL.value, 0)
+                in_a_row = in_a_row + internal if internal == ended.value.recordings else 0
+                unforeseen = unforeseen or ended.value.unforeseen
+                if in_a_row >= MAX_UNFORESEEN:
+                    raise UnforeseenError(too_many_unforeseen(unforeseen))
             else:
                 lost.append(f"block {ended.block.arguments[2]}: {ended.message}")
     if lost:

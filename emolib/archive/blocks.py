@@ -18,7 +18,7 @@ from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, place_of
-from emolib.errors import EmolibError, OutputError, SettingsError
+from emolib.errors import Code, EmolibError, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.stores import locked_out
 
@@ -31,6 +31,7 @@ def score_block(
     alone: str | None = None,
     begins: Begins | None = None,
     listens_in: bool = True,
+    shares_batches: bool = True,
 ) -> BlockResult:
     """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
 
@@ -47,6 +48,8 @@ def score_block(
         See `score_recordings`.
     listens_in
         Whether the run's candidate, if it has one, hears the block too.
+    shares_batches
+        See `score_recordings`.
 
     Raises
     ------
@@ -75,6 +78,7 @@ def score_block(
         batch=config.batch,
         verdicts=verdicts,
         begins=begins,
+        shares_batches=shares_batches,
         candidate=_candidate(shadow) if shadow is not None and listens_in else None,
         shadow=shadow,
     )
@@ -87,6 +91,9 @@ def score_block(
         audio_s=sum(each.recording["decoded_s"] or 0.0 for each in rows),
         windows=sum(len(each.windows) for each in rows),
         seconds=time.monotonic() - started,
+        unforeseen=next(
+            (each.recording["message"] or "" for each in rows if each.recording["code"] == Code.INTERNAL), ""
+        ),
     )
 
 

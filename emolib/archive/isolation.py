@@ -2,10 +2,11 @@
 
     worker: score_apart ──pipe──▶ scorer.serve ──▶ score_block
 
-A scorer says which recording it begins with. Where it dies, or is silent for too long, a new one tries that recording
-alone; where a candidate listens in, the block is first scored without it, for it may have been that. If it ends as
-badly, the block is scored again without the recording, which is `killed` or `timeout`. So a worker never dies of a
-recording; one that dies was taken away by the machine or its owner.
+A scorer says which recording it begins with. Where it dies, is silent for too long, or raises what nobody foresaw, a
+new one tries that recording alone; where a candidate listens in, the block is first scored without it, for it may have
+been that. If it ends as badly, the block is scored again without the recording, which is `killed`, `timeout` or
+`internal`. From the first failure on, recordings share no batch: what a window does to the model is blamed on its own
+recording. So a worker never dies of a recording; one that dies was taken away by the machine or its owner.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from contextlib import suppress
 from multiprocessing.connection import Pipe
 from typing import NamedTuple
 
-from emolib.archive.outcomes import BlockResult, Verdict
-from emolib.errors import Code, EmolibError
+from emolib.archive.outcomes import MAX_UNFORESEEN, BlockResult, Verdict, too_many_unforeseen
+from emolib.errors import Code, EmolibError, UnforeseenError
 
 # Whoever fails so often at one recording that can be scored alone, or between recordings, will fail again.
 _FAILURES = 3
@@ -43,6 +44,7 @@ class Request(NamedTuple):
     verdicts: Mapping[str, Verdict]
     alone: str | None = None
     listens_in: bool = True
+    shares_batches: bool = True
 
 
 class At(NamedTuple):
@@ -56,10 +58,11 @@ class At(NamedTuple):
 class _FailedError(Exception):
     """A scorer died, was silent for too long, or met what nobody foresaw."""
 
-    def __init__(self, at: At, verdict: Verdict) -> None:
+    def __init__(self, at: At, verdict: Verdict, *, begun: int) -> None:
         super().__init__(f"{verdict.message} (at {at.recording_id or 'no recording'})")
         self.recording_id, self.listens_in = at.recording_id, at.listens_in
         self.verdict = verdict
+        self.is_first = begun == 1  # none before it came to its end
 
 
 def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
@@ -70,21 +73,22 @@ def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
     Raises
     ------
     EmolibError
-        What `score_block` raises.
+        What `score_block` raises; `UnforeseenError` where recordings fail in ways that nobody foresaw, many in a row.
     RuntimeError
         If scorers fail between recordings, or again and again at one that can be scored alone.
     """
     verdicts: dict[str, Verdict] = {}
     failures: Counter[str | None] = Counter()
-    listens_in = True
+    listens_in, unforeseen, in_a_row = True, "", 0
     while True:
         try:
-            return _ask(Request(pred, run_id, block, verdicts, listens_in=listens_in))
+            shares_batches = not failures
+            return _ask(Request(pred, run_id, block, verdicts, listens_in=listens_in, shares_batches=shares_batches))
         except _FailedError as failed:
             if failed.listens_in:
                 listens_in = False
                 continue
-            suspect = failed.recording_id
+            suspect, is_first = failed.recording_id, failed.is_first
             failures[suspect] += 1
             if failures[suspect] == _FAILURES:
                 raise RuntimeError(str(failed)) from failed
@@ -94,6 +98,12 @@ def score_apart(pred: str, run_id: str, block: int) -> BlockResult:
             except _FailedError as failed:
                 code, message = failed.verdict
                 verdicts[suspect] = Verdict(code, f"{message}, alone as well")
+                if code is not Code.INTERNAL:
+                    in_a_row = 0
+                    continue
+                unforeseen, in_a_row = unforeseen or message, in_a_row + 1 if is_first else 1
+                if in_a_row == MAX_UNFORESEEN:
+                    raise UnforeseenError(too_many_unforeseen(unforeseen)) from failed
 
 
 class _Scorer:
@@ -113,23 +123,23 @@ class _Scorer:
 
     def ask(self, request: Request) -> BlockResult:
         """Return what it answers, or raise what it raised."""
-        at, since = At(), time.monotonic()
+        at, since, begun = At(), time.monotonic(), 0
         try:
             self._pipe.send(request)
             while True:
                 left_s = None if at.limit_s is None else max(0.0, since + at.limit_s - time.monotonic())
                 if not self._pipe.poll(left_s):
-                    raise _FailedError(at, Verdict(Code.TIMEOUT, f"not done within {at.limit_s:.0f} s"))
+                    raise _FailedError(at, Verdict(Code.TIMEOUT, f"not done within {at.limit_s:.0f} s"), begun=begun)
                 answer = self._pipe.recv()
                 if isinstance(answer, BlockResult):
                     return answer
                 if isinstance(answer, EmolibError):
                     raise answer
                 if isinstance(answer, Verdict):
-                    raise _FailedError(at, answer)
-                at, since = answer, time.monotonic()
+                    raise _FailedError(at, answer, begun=begun)
+                at, since, begun = answer, time.monotonic(), begun + (answer.recording_id is not None)
         except (EOFError, OSError) as error:
-            raise _FailedError(at, Verdict(Code.KILLED, f"its process {self._ending()}")) from error
+            raise _FailedError(at, Verdict(Code.KILLED, f"its process {self._ending()}"), begun=begun) from error
 
     def _ending(self) -> str:
         try:

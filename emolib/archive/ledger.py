@@ -8,6 +8,7 @@ parts that exist say it.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -44,6 +45,7 @@ from emolib.storage import (
     below,
     is_local,
     is_same,
+    names_in,
     new_folder,
     read_json,
     remove_folder,
@@ -59,6 +61,7 @@ _PLAN_REPEATS = ["date", "date_source", "direction", "agent", "queue", "site"]  
 _RUNS_TO_LEARN_FROM = 10
 _LASTING = ("model_id", "labels", "classes")  # of the scoring settings, what --rescore does not change
 _STAMP = "%Y%m%dT%H%M%S"
+_RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{4}")
 
 
 def check_out(pred: AnyPath, config: RunConfig, *, rescore: bool = False) -> None:
@@ -432,6 +435,11 @@ def remove_unstarted(pred: AnyPath) -> list[str]:
     return removed
 
 
+def strays(pred: AnyPath) -> list[str]:
+    """Return the names beside the runs that are no run's: nothing reads or removes what they name."""
+    return sorted(name for name in names_in(resolve(pred) / "_runs") if not _RUN_ID.fullmatch(name))
+
+
 def known(pred: AnyPath, *more: str) -> pd.DataFrame:
     """Return what is known of all recordings that have their row, and more columns.
 
@@ -528,4 +536,5 @@ def _run_folders(pred: AnyPath) -> list[tuple[str, bool]]:
         return []
     if not is_local(root):
         root.fs.invalidate_cache()
-    return [(folder.name, (folder / "plan.json").exists()) for folder in sorted(root.iterdir()) if folder.is_dir()]
+    folders = (folder for folder in sorted(root.iterdir()) if _RUN_ID.fullmatch(folder.name) and folder.is_dir())
+    return [(folder.name, (folder / "plan.json").exists()) for folder in folders]

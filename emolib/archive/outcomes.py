@@ -15,6 +15,10 @@ class Verdict(NamedTuple):
     message: str
 
 
+MAX_UNFORESEEN = 20
+"""So many recordings in a row that are `internal` stop a run."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockResult:
     """The small numbers that come back of a block.
@@ -29,6 +33,8 @@ class BlockResult:
         Number of windows scored.
     seconds
         Time that the block took; next to nothing where it was done before.
+    unforeseen
+        Message of its first recording that is `internal`; empty where none is, and where it was done before.
     """
 
     block: int
@@ -37,3 +43,11 @@ class BlockResult:
     audio_s: float
     windows: int
     seconds: float
+    unforeseen: str = ""
+
+
+def too_many_unforeseen(first: str) -> str:
+    """Return what stops a run of which so many recordings in a row are `internal`."""
+    return (
+        f"{MAX_UNFORESEEN} recordings in a row failed in ways that nobody foresaw: it is not they; the first: {first}"
+    )

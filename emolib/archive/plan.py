@@ -53,7 +53,7 @@ KNOWN = pa.schema(
 """What planning asks of the recordings that have their row."""
 
 # What another night may mend, and how many nights try.
-PASSING = (Code.UNREADABLE, Code.TIMEOUT, Code.MISSING, Code.CHANGED)
+PASSING = (Code.UNREADABLE, Code.TIMEOUT, Code.MISSING, Code.CHANGED, Code.INTERNAL)
 MOST_ATTEMPTS = 3
 
 # Bytes per second of what usually stands behind a suffix, where no run has measured it yet.

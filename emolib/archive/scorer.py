@@ -31,8 +31,10 @@ def serve(descriptor: int) -> None:
             answer = _answer(request, pipe)
         except EmolibError as error:
             pipe.send(error)
+        except MemoryError as error:
+            pipe.send(Verdict(Code.KILLED, f"MemoryError: {error}"))
         except Exception as error:  # whatever a recording, or what lies under it, can raise
-            pipe.send(Verdict(Code.KILLED, f"{type(error).__name__}: {error}"))
+            pipe.send(Verdict(Code.INTERNAL, f"{type(error).__name__}: {error}"))
         else:
             pipe.send(answer)
 
@@ -73,6 +75,7 @@ def _answer(request: Request, pipe: Connection) -> BlockResult:
                 alone=request.alone,
                 begins=begins,
                 listens_in=request.listens_in,
+                shares_batches=request.shares_batches,
             )
         finally:
             faulthandler.cancel_dump_traceback_later()

@@ -69,6 +69,7 @@ def score_recordings(
     batch: int = 64,
     verdicts: Mapping[str, Verdict] | None = None,
     begins: Begins | None = None,
+    shares_batches: bool = True,
     candidate: ModelBundle | None = None,
     shadow: Shadow | None = None,
 ) -> list[RecordingRows]:
@@ -90,6 +91,9 @@ def score_recordings(
         By ``recording_id``, those that are not to be heard and what they get instead.
     begins
         Told which recording is listened to next, and None after the last one.
+    shares_batches
+        Whether windows of several recordings go through the model together. Where they do not, what a window does to
+        the model happens while its own recording is listened to. It changes no number.
     candidate, shadow
         A model that listens in, and on which calls; None: there is none.
 
@@ -123,12 +127,18 @@ def score_recordings(
             begins(each)
         shadowed = listens_in if shadow is not None and shadow.hears(each.call_id) else None
         heard.append(_listen(root, each, config=config, pool=pool, shadow=shadowed, known_audio=known_audio))
+        if not shares_batches:
+            _flush(pool, listens_in)
     if begins is not None:
         begins(None)
-    for waiting in filter(None, (pool, listens_in)):
-        waiting.flush()
+    _flush(pool, listens_in)
     labels = labels_of(bundle, config)
     return [_rows(each, labels) for each in heard]
+
+
+def _flush(*pools: WindowPool | None) -> None:
+    for waiting in filter(None, pools):
+        waiting.flush()
 
 
 _AMBIGUOUS = "{} found, names that differ only in their Unicode form, expected one of them; rename or remove the others"

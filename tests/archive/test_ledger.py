@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from emolib.archive import blocks, read
-from emolib.archive.ledger import Run, byte_rates, check_out, known, open_runs, remove_unstarted, runs
+from emolib.archive.ledger import Run, byte_rates, check_out, known, open_runs, remove_unstarted, runs, strays
 from emolib.archive.planning import plan
 from emolib.archive.predictions import Part, committed, parts
 from emolib.archive.run_settings import run_config, scoring_fingerprint
@@ -193,6 +193,21 @@ def test_a_run_that_died_before_its_plan_was_stored_is_removed(start: Any, pred:
     assert open_runs(pred) == []
     assert [problem for problem in verify(pred).problems if "died before" in problem]
     assert remove_unstarted(pred) == [dead.run_id]
+    assert verify(pred).problems == []
+
+
+def test_what_is_no_run_is_left_and_named(start: Any, finish: Any, pred: Path) -> None:
+    for name in ("backup", "20260101T000000-0000.old", "20260101T000000-000g"):
+        (pred / "_runs" / name).mkdir(parents=True)
+        (pred / "_runs" / name / "kept.txt").write_text("mine")
+    (pred / "_runs" / "20260101T000000-0001").write_text("a file")
+    (pred / "_runs" / "notes.txt").write_text("mine")
+    before = len(runs(pred))
+    finish(start(pred))
+    assert remove_unstarted(pred) == []
+    assert strays(pred) == ["20260101T000000-0000.old", "20260101T000000-000g", "backup", "notes.txt"]
+    assert len(list((pred / "_runs").glob("*/kept.txt"))) == 3
+    assert len(runs(pred)) == before + 1
     assert verify(pred).problems == []
 
 
