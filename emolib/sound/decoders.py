@@ -11,7 +11,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import av
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from emolib.config import HeaderlessFormat
 from emolib.errors import AudioError, Code
 from emolib.sound.ffmpeg import FORMATS, FFmpegDecoder
-from emolib.sound.headers import AudioInfo, asf_size, mp3_frames, ogg_first_samples, slack, tags_length
+from emolib.sound.headers import AudioInfo, mp3_frames, ogg_first_samples, slack, tags_length
 from emolib.sound.links import link
 from emolib.sound.resampling import resampled
 from emolib.sound.sndfile import RAW, SndfileDecoder
 from emolib.sound.source import OpenFile, one_line, opened
-from emolib.sound.tails import behind, is_of_matroska, next_file, ogg_end, segment_end, ts_end
+from emolib.sound.tails import Tail, behind, next_file, tail_of
 from emolib.sound.timeline import MAX_GAP_S
 from emolib.sound.wav import Spliced, WavHeader, wav_header
 from emolib.storage import AnyPath, resolve
@@ -38,7 +38,6 @@ _SHORT = 256  # bytes; text this short may be one word
 _MATTERS_S = 0.4  # what is shorter is never judged
 _MAX_CHANNELS = 32
 _RATES = range(1000, 192_001)
-_LOOKED_AT = 2**20  # bytes
 _MPEG_SYNC = re.compile(rb"\xff[\xe0-\xff]")
 # libsndfile's SF_ERR_UNRECOGNISED_FORMAT and SF_ERR_SYSTEM (which blames the file system for any short file); other
 # numbers say what is wrong with a format it knows.
@@ -60,7 +59,6 @@ _MAGIC = {
     rb"FLV\x01": "FLV",
     rb"\x47.{187}\x47.{187}\x47": "MPEG-TS",
 }
-_ENDS_WITH_SOUND = {"flac", "mp3", "aac", "amr", "flv", "wv"}  # nothing of a file lies behind its last packet but tags
 _LARGE_TAG = 2**19  # bytes; FFmpeg looks for sound behind a tag, but not behind any
 _MAX_PADDING = 4096  # bytes; more zeros than that are what a power cut leaves
 _LEAST_BEHIND, _HARDLY = 1000, 64  # bytes; what is less is no sound, or not worth a word
@@ -136,25 +134,6 @@ def _decoder(source: OpenFile, headerless: HeaderlessFormat | None, max_gap_s: f
     return _headerless(source, headerless)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """The end of a file, for the file that begins behind it.
-
-    Attributes
-    ----------
-    end
-        Where the sound ends.
-    search
-        From where the next file may begin.
-    fault
-        What is wrong with the end, or an empty string.
-    """
-
-    end: int
-    search: int
-    fault: str = ""
-
-
 class _Chain:
     """The files that follow each other in one file, as one."""
 
@@ -204,41 +183,14 @@ class _Chain:
         self._frames += len(piece)
         return piece
 
-    def _tail(self) -> _Tail:
-        """Return where the file that was decoded last ends. Only now it is known."""
+    def _tail(self) -> Tail:
+        """Return the end of the file that was decoded last. Only now it is known."""
         file = OpenFile(self._link, again=self._source.again)
-        whole = _Tail(file.size, file.size)
         if not isinstance(self._decoder, FFmpegDecoder):
-            return whole
-        container, packet = self._decoder.info.codec.partition("/")[0], self._decoder.last_packet
-        if container == "ogg":
-            found = ogg_end(file)
-            if found is None:
-                return _Tail(file.size, file.size, "the file ends inside an Ogg page")
-            end, is_last = found
-            if file.at(end, 4) == b"OggS":
-                return replace(whole, fault="the file ends inside an Ogg page")
-            return _Tail(end, end, "" if is_last else "the last page of the Ogg file is missing")
-        if container == "mpegts":
-            return _Tail(ts_end(file), ts_end(file))
-        claimed = segment_end(file) if container == "matroska" else asf_size(file)
-        if claimed is not None:
-            missing = claimed - file.size
-            fault = f"{missing} bytes of the file are missing, by its header" if missing > 0 else ""
-            return replace(whole, fault=fault)
-        if packet is None:
-            return whole
-        begins, end = packet
-        if container == "matroska":
-            return whole if is_of_matroska(file.at(end, 64)) else _Tail(end, end)
-        if container == "mov":
-            # A recording in fragments has no table of contents: a damaged fragment is taken for its end.
-            is_more = any(b"moof" in file.at(place, _LOOKED_AT + 3) for place in range(end, file.size, _LOOKED_AT))
-            fault = f"{file.size - end} bytes behind a damaged fragment not read" if is_more else ""
-            return replace(whole, fault=fault)
-        return _Tail(end, begins) if container in _ENDS_WITH_SOUND else whole
+            return Tail(file.size, file.size)
+        return tail_of(file, self._decoder.info.codec.partition("/")[0], self._decoder.last_packet)
 
-    def _next(self, tail: _Tail, faults: list[str]) -> tuple[str, bool] | None:
+    def _next(self, tail: Tail, faults: list[str]) -> tuple[str, bool] | None:
         """Go on to the next file; where there is none, return what lies there instead, and whether it matters."""
         info = self._decoder.info
         per_second = tail.end / max(1.0, self._frames / info.sampling_rate)

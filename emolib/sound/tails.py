@@ -6,10 +6,11 @@ Decoders stop where nothing is left that they know, and say nothing of what they
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emolib.sound.headers import Source, tags_length
+from emolib.sound.headers import Source, asf_size, tags_length
 
 _STEP = 2**20  # bytes looked at in one go
 _PAGE = 65_307  # the largest Ogg page
@@ -25,10 +26,63 @@ _MAGIC = re.compile(
     rb"|\x47\x40\x00.\x00\x00\xb0|\xff[\xe2-\xff].{2}(?:..)?\x00{9,32}(?:Info|Xing)",
     re.DOTALL,
 )
+_ENDS_WITH_SOUND = {"flac", "mp3", "aac", "amr", "flv", "wv"}  # nothing of a file lies behind its last packet but tags
 # What may follow the last block of a Matroska file whose length was not known: the rest of its group, an index, tags.
 _ELEMENTS = re.compile(
     rb"\x1c\x53\xbb\x6b|\x12\x54\xc3\x67|\x11\x4d\x9b\x74|\x15\x49\xa9\x66|\x1f\x43\xb6\x75|\x19\x41\xa4\x69|\x10\x43\xa7\x70"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a file, for the file that may begin behind it.
+
+    Attributes
+    ----------
+    end
+        Where the sound ends.
+    search
+        From where the next file may begin.
+    fault
+        What is wrong with the end, or an empty string.
+    """
+
+    end: int
+    search: int
+    fault: str = ""
+
+
+def tail_of(file: Source, container: str, last_packet: tuple[int, int] | None) -> Tail:
+    """Return the end of a file that FFmpeg has decoded.
+
+    Parameters
+    ----------
+    file
+        It, and all that lies behind it.
+    container
+        FFmpeg's name of it.
+    last_packet
+        Where the last packet begins and ends; None: not known.
+    """
+    whole = Tail(file.size, file.size)
+    if container == "ogg":
+        return _tail_of_ogg(file)
+    if container == "mpegts":
+        return Tail(_ts_end(file), _ts_end(file))
+    claimed = segment_end(file) if container == "matroska" else asf_size(file)
+    if claimed is not None:
+        missing = claimed - file.size
+        return replace(whole, fault=f"{missing} bytes of the file are missing, by its header" if missing > 0 else "")
+    if last_packet is None:
+        return whole
+    begins, end = last_packet
+    if container == "matroska":
+        return whole if _ELEMENTS.search(file.at(end, 64)) else Tail(end, end)
+    if container == "mov":
+        # A recording in fragments has no table of contents: a damaged fragment is taken for its end.
+        is_more = any(b"moof" in file.at(place, _STEP + 3) for place in range(end, file.size, _STEP))
+        return replace(whole, fault=f"{file.size - end} bytes behind a damaged fragment not read" if is_more else "")
+    return Tail(end, begins) if container in _ENDS_WITH_SOUND else whole
 
 
 def behind(source: Source, place: int) -> int | None:
@@ -55,9 +109,9 @@ def next_file(source: Source, place: int) -> int | None:
     return None
 
 
-def ogg_end(source: Source) -> tuple[int, bool] | None:
-    """Return where the last whole page of an Ogg file ends, and whether it says that it is the last; None: none is."""
-    stop = source.size
+def _tail_of_ogg(source: Source) -> Tail:
+    """Find the last whole page; it says whether it is the last of its stream."""
+    whole, stop = Tail(source.size, source.size), source.size
     while stop > 0:
         start = max(0, stop - _PAGE)
         data = source.at(start, stop - start + 27 + 255)
@@ -65,13 +119,17 @@ def ogg_end(source: Source) -> tuple[int, bool] | None:
         while (at := data.rfind(b"OggS\0", 0, at)) >= 0:
             page = data[at : at + 27 + 255]
             length = 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 27 else source.size
-            if start + at + length <= source.size:
-                return start + at + length, bool(page[5] & 4)
+            end = start + at + length
+            if end > source.size:
+                continue
+            if source.at(end, 4) == b"OggS":
+                return replace(whole, fault="the file ends inside an Ogg page")
+            return Tail(end, end, "" if page[5] & 4 else "the last page of the Ogg file is missing")
         stop = start
-    return None
+    return replace(whole, fault="the file ends inside an Ogg page")
 
 
-def ts_end(source: Source) -> int:
+def _ts_end(source: Source) -> int:
     """Return where the packets of an MPEG transport stream end: behind the last four in a row."""
     row = 4 * _STRIDE
     for start in range(max(0, source.size - _STEP), -_STEP, -_STEP):
@@ -89,11 +147,6 @@ def segment_end(source: Source, start: int = 0) -> int | None:
     _, end = _element(source, start)
     name, end = (b"", None) if end is None else _element(source, end)
     return end if name == b"\x18\x53\x80\x67" else None
-
-
-def is_of_matroska(data: bytes) -> bool:
-    """Return whether what lies behind the last block that was read is still of the file."""
-    return _ELEMENTS.search(data, 0, 64) is not None
 
 
 def _element(source: Source, place: int) -> tuple[bytes, int | None]:
