@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -35,6 +35,8 @@ R = TypeVar("R")
 _BLOCKS_PER_WORKER = 3
 # Looking for ended blocks costs nothing; asking the scheduler for its workers does, with many of them.
 _POLL_S, _COUNT_WORKERS_EVERY_S = 0.02, 2.0
+# How long a worker that died may take to come back, where all others were refused.
+_COMES_BACK_S = 120.0
 # Longer than a block lasts, and shorter than what the files in cluster/ give a job between SIGTERM and SIGKILL.
 _GRACE_S = 90.0
 
@@ -88,7 +90,7 @@ def fan_out(
     StalledError
         If no block ended for ``stall_s`` seconds, or the scheduler is gone.
     SettingsError, GoldenCheckError
-        If no worker is left that did not raise them: what the first one raised.
+        If no worker is left that did not raise them, and none comes back: what the first one raised.
     EmolibError
         What else the function raised: every worker would meet it. Blocks under way are cancelled.
     KeyboardInterrupt
@@ -105,11 +107,11 @@ def fan_out(
             if time.monotonic() - counted > _COUNT_WORKERS_EVERY_S:
                 room_in_all = _BLOCKS_PER_WORKER * max(1, crew.count())
                 counted = time.monotonic()
-            room = 0 if stop.told else max(0, room_in_all - len(crew.under_way))
+            room = 0 if stop.told or crew.is_alone else max(0, room_in_all - len(crew.under_way))
             pool.update(crew.hand_out(list(islice(chain(crew.again(), waiting), room))))
             if stop.is_overdue:
                 raise KeyboardInterrupt
-            if not crew.under_way:
+            if not crew.under_way and (stop.told or not crew.is_alone):
                 if withdrawn > 0 or next(chain(crew.again(), waiting), None) is not None:
                     raise KeyboardInterrupt
                 return
@@ -181,6 +183,8 @@ class _Crew:
     ----------
     under_way
         The blocks that were handed out and have not ended, by the keys of their futures.
+    is_alone
+        Whether no worker is there but those that get no more blocks: one that died may be about to come back.
     """
 
     def __init__(self, client: Client, function: Callable[..., Any]) -> None:
@@ -188,10 +192,14 @@ class _Crew:
         self.under_way: dict[Any, tuple[Future, Block, frozenset[str] | None]] = {}
         self._again: deque[Block] = deque()
         self._refused: dict[str, EmolibError] = {}
+        self._seen: set[str] = set()
+        self.is_alone, self._since_s = False, 0.0
 
     def count(self) -> int:
         """Return how many workers may have blocks; take back what only such may do as have gone."""
         workers = workers_of(self._client).keys()
+        self._seen |= workers
+        self._look_around(workers)
         for key, (future, block, only) in list(self.under_way.items()):
             if only is not None and not only & workers and not future.done():
                 del self.under_way[key]
@@ -243,8 +251,17 @@ class _Crew:
             if worker not in self._refused:
                 say(f"worker {worker} gets no more blocks: {error}")
                 self._refused[worker] = error
-        if not workers_of(self._client).keys() - self._refused.keys():
-            raise next(iter(self._refused.values()), error)
+        self._look_around(workers_of(self._client).keys())
+
+    def _look_around(self, workers: Set[str]) -> None:
+        """See whether anybody is left, and end the run where nobody is or comes back."""
+        was_alone, self.is_alone = self.is_alone, bool(self._refused) and not workers - self._refused.keys()
+        if not self.is_alone:
+            return
+        if not was_alone:
+            self._since_s = time.monotonic()
+        if self._seen <= self._refused.keys() or time.monotonic() - self._since_s > _COMES_BACK_S:
+            raise next(iter(self._refused.values()))
 
     def withdraw(self) -> int:
         """Take back the blocks that no worker has, and return their number."""

@@ -50,6 +50,24 @@ def with_other_numbers(model: Path, place: Path) -> Path:
     return place
 
 
+def fit_but_killed_once(model: Path, place: Path) -> Path:
+    """A machine that loses its worker under the first recording, and starts another."""
+    fit(model, place)
+    (place / "sitecustomize.py").write_text(
+        "import os\n"
+        "from pathlib import Path\n"
+        "from emolib.sound import audio\n"
+        "stream, seen = audio.stream, Path(__file__).with_name('seen')\n"
+        "def injected(*arguments, **named):\n"
+        "    if not seen.exists():\n"
+        "        seen.touch()\n"
+        "        os.kill(os.getppid(), 9)\n"
+        "    return stream(*arguments, **named)\n"
+        "audio.stream = injected\n"
+    )
+    return place
+
+
 @contextmanager
 def workers(folder: Path, *places: Path) -> Iterator[str]:
     """Give the address of a scheduler with a worker in each of several working directories."""
@@ -82,6 +100,18 @@ def test_unfit_workers_are_named_and_their_blocks_go_elsewhere(
     assert ended.exit_code == 0, said
     assert_same_rows(tmp_path / "P", undisturbed)
     assert said.count("gets no more blocks") == 3, said
+
+
+@pytest.mark.slow
+def test_a_fit_worker_that_dies_is_waited_for(
+    asked: list[str | Path], model: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    kinds = (with_other_numbers, without_model, fit_but_killed_once)
+    with workers(tmp_path, *(kind(model, tmp_path / kind.__name__) for kind in kinds)) as address:
+        ended, said = in_process(*asked, "--cluster", address)
+    assert ended.exit_code == 0, said
+    assert (tmp_path / "fit_but_killed_once/seen").exists()
+    assert_same_rows(tmp_path / "P", undisturbed)
 
 
 @pytest.mark.parametrize(("kind", "exit_code"), [(with_other_numbers, 4), (without_model, 2)])
