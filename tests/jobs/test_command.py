@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from emolib.errors import SettingsError
 from jobs import console
@@ -41,7 +42,7 @@ def test_help_loses_nothing_to_markup(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An asterisk of a pattern is no emphasis."""
-    monkeypatch.setenv("COLUMNS", "5000")  # each option in a line
+    monkeypatch.setattr(app, "console", Console(width=5000))  # each option in a line
     run([name, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for argument in app[name].assemble_argument_collection(parse_docstring=True).filter_by(show=True):
