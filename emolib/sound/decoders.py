@@ -57,12 +57,13 @@ _MAGIC = {
     rb"\x30\x26\xb2\x75": "WMA",
     rb"wvpk": "WavPack",
     rb"FLV\x01": "FLV",
+    rb"Creative Voice File": "VOC",
     rb"\x47.{187}\x47.{187}\x47": "MPEG-TS",
 }
 _LARGE_TAG = 2**19  # bytes; FFmpeg looks for sound behind a tag, but not behind any
 _MAX_PADDING = 4096  # bytes; more zeros than that are what a power cut leaves
 _LEAST_BEHIND, _HARDLY = 1000, 64  # bytes; what is less is no sound, or not worth a word
-_PACKETS = {"Ogg", "FLAC", "MP3"}  # what libsndfile could open, but FFmpeg is to decode
+_PACKETS = {"Ogg", "FLAC", "MP3", "VOC"}  # what libsndfile could open, but FFmpeg is to decode
 
 
 class Decoder(Protocol):
@@ -210,6 +211,8 @@ class _Chain:
                 return "", False
         found = next_file(self._source, first)
         start = first if found is None else found
+        if start <= self._link.start:  # what was read says nothing of its places
+            return "", False
         if start - first >= matters:
             faults.append(f"{start - first} bytes behind the sound not read (no known container)")
         unread = self._source.size - start

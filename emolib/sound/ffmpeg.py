@@ -15,6 +15,7 @@ from emolib.errors import AudioError, Code
 from emolib.sound.headers import AudioInfo, begins_with_info, tags_length
 from emolib.sound.resampling import resampled
 from emolib.sound.source import OpenFile
+from emolib.sound.tails import segment_end
 from emolib.sound.timeline import Stamped, Timeline
 
 # FFmpeg also guesses, by weak signs and by name, and has formats that make it open other files (playlists). It may try
@@ -53,6 +54,9 @@ _SAMPLES: dict[str, tuple[Any, float]] = {
 }
 # Between two packets of these are at most so many bytes; where there are more, they could not be read.
 _BETWEEN = {"matroska": 1000, "flv": 1000, "mpegts": 1880}
+_IN_ORDER = {"matroska", "flv"}  # of these each packet lies whole behind the one before it
+_GUESSED = {"asf", "avi"}  # lengths of these are the pictures', or estimated; sizes in bytes tell what is missing
+_LEAST_MISSING_S = 0.5  # of pictures and sound: their last packets may say nothing of how long they last
 _MAX_CHANGES, _LEAST_KEPT_S = 3, 1.0  # other kinds of sound in one track, and of the kind that it begins with
 _MAX_RESYNCS = 100_000
 _WITH_CHECKSUMS = {"flac", "wavpack"}  # of what their frames hold, in whatever container
@@ -113,7 +117,7 @@ class FFmpegDecoder:
         else:
             yield from self._side_by_side()
         faults = [track.fault for track in self._tracks]
-        if any(track.is_refused for track in self._tracks):
+        if all(track.is_refused for track in self._tracks):
             raise AudioError(Code.CORRUPT, f"damaged sound found, expected whole: {'; '.join(filter(None, faults))}")
         self.fault = "; ".join(filter(None, [self.fault, *self._numbered(faults)]))
         self.left_out = round(max(track.unfilled_s for track in self._tracks) * self._rate)
@@ -176,12 +180,12 @@ class _Track(AbstractContextManager["_Track"]):
             source, "r", format=raw, metadata_errors="replace", options={"format_whitelist": formats}
         )
         try:
-            self._open(number, max_gap_s)
+            self._open(source, number, max_gap_s)
         except BaseException:
             self._container.close()
             raise
 
-    def _open(self, number: int, max_gap_s: float) -> None:
+    def _open(self, source: OpenFile, number: int, max_gap_s: float) -> None:
         self.format = self._container.format.name.split(",")[0]
         self.fault = self.remark = ""
         streams = self._container.streams.audio
@@ -199,20 +203,28 @@ class _Track(AbstractContextManager["_Track"]):
             context.options = {"err_detect": "crccheck+explode"}
         self._decoder = _decoder_of(context)
         self.claimed_s: float | None = None
-        if self._stream.duration is not None and self._stream.time_base is not None:
+        self._all_s: float | None = None  # claimed for pictures and sound together
+        if self.format in _GUESSED or (self.format == "matroska" and segment_end(source) is None):
+            pass  # FFmpeg estimates it from the bit rate, or takes that of the pictures for it
+        elif self._stream.duration is not None and self._stream.time_base is not None:
             self.claimed_s = float(self._stream.duration * self._stream.time_base)
-        elif self._container.duration is not None and self.is_sound_alone:  # pictures may last longer
-            self.claimed_s = self._container.duration / av.time_base
+        elif self._container.duration is not None:
+            self._all_s = self._container.duration / av.time_base
+            if self.is_sound_alone:
+                self.claimed_s = self._all_s
         if self.format == "ogg" and context.name == "opus" and self.claimed_s:
             # What the decoder is to leave out at the start, in samples at 48 kHz (RFC 7845).
             self.claimed_s -= int.from_bytes((context.extradata or b"")[10:12], "little") / 48_000
         self.codec = f"{self.format}/{context.name.removesuffix('float')}"
         self.sampling_rate, self.channels = context.sample_rate, context.channels
         self._packets = self._damaged = 0
+        self._seen_s = 0.0  # where the last packet of all streams ends
         self._damaged_s = 0.0  # where the first damaged packet is
         self._last_packet = self._packets_end = 0  # where the last packet begins and ends, in the file
         self._largest = _largest_frame(context) if self.format == "flac" else 2**62  # bytes that a packet may have
         self._skipped, self._between = 0, _BETWEEN.get(self.format, 2**62)  # bytes between packets, no headers
+        if self.format not in _IN_ORDER and not (self.is_sound_alone and self.count == 1):
+            self._between = 2**62
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
         self._tags_end = 0  # where in the file the last tag ends
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind
@@ -273,12 +285,15 @@ class _Track(AbstractContextManager["_Track"]):
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         for packet in self._read():
-            self._packets += 1
             if packet.pos is not None and packet.pos >= 0:
                 between = packet.pos - self._packets_end
-                if self._packets_end and between > self._between and self.is_sound_alone and self.count == 1:
+                if self._packets_end and between > self._between:
                     self._skipped += between
                 self._last_packet, self._packets_end = packet.pos, packet.pos + packet.size
+            if packet.stream_index != self._stream.index:
+                self._seen_s = max(self._seen_s, float(((packet.pts or 0) + (packet.duration or 0)) * packet.time_base))
+                continue
+            self._packets += 1
             frames = self._heard(packet)
             if len(frames) > 1 and self.format == "flac":  # damage joined them, and their stamp is one's alone
                 for frame in frames:
@@ -287,9 +302,11 @@ class _Track(AbstractContextManager["_Track"]):
 
     def _read(self) -> Iterator[av.Packet]:
         """Yield the packets, and note where that ends too early."""
+        # What lies between two packets of one stream are those of the others, where they do not run through each other.
+        streams = self._container.streams if self.format in _IN_ORDER else [self._stream]
         for _ in range(_MAX_RESYNCS):
             try:
-                yield from self._container.demux(self._stream)
+                yield from self._container.demux(*streams)
                 return
             except (av.FFmpegError, IndexError) as error:  # IndexError: a damaged file announces one more stream midway
                 # FFmpeg gives an Ogg file up where no page begins within 64 KiB; asked again, it looks further.
@@ -342,7 +359,8 @@ class _Track(AbstractContextManager["_Track"]):
                 self._other[kind] = self._other.get(kind, 0.0) + frame.samples / (frame.sample_rate or 1)
                 continue
             self._kept += frame.samples
-            pts = frame.pts
+            # Those of AVI count packets, not samples: only the first says something.
+            pts = None if self.format == "avi" and self._kept > frame.samples else frame.pts
             stamp = None if pts is None else round(pts * ticks - origin - self._headers_s * rate)
             if form != frame.format.name:
                 form, planes = frame.format.name, channels if frame.format.is_planar else 1
@@ -364,12 +382,19 @@ class _Track(AbstractContextManager["_Track"]):
             )
         if line.gaps:
             silent = f"{line.gap_s:.2f} s {{}} in {line.gaps} place(s), the first{at}, left silent"
-            begins_late = self.count > 1 and line.gaps == 1 and not line.first_s  # after the other tracks
+            # After the other tracks, or after the pictures.
+            begins_late = line.gaps == 1 and not line.first_s and (self.count > 1 or self.format == "asf")
             is_lost = self.format in _GAPS_ARE_LOSSES and not begins_late
             if is_lost or self._damaged or self._skipped:
                 faults.append(silent.format("of sound are lost"))
             else:
                 remarks.append(silent.format("have no sound"))
+        if self._skipped and self.format in _IN_ORDER and not line.gaps:
+            faults.append(f"{self._skipped} bytes between packets can't be read")
+        if self._all_s is not None and not self.is_sound_alone:
+            missing_s = self._all_s - max(self._seen_s, self._kept / rate + line.gap_s)
+            if missing_s > max(_LEAST_MISSING_S, 0.01 * self._all_s):
+                faults.append(f"the file ends {missing_s:.2f} s before the end that its header claims")
         if not self._kept and self.count > 1:
             remarks.append("no sound")
         if line.moved:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 _MAX_CHUNKS = 1000
+_MAX_SEGMENTS, _NEVER_SET = 10_000, 0x7FFF_0000
 _MAX_HEADER_PAGES = 64
 ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 """How an ASF file begins."""
@@ -141,6 +142,23 @@ def asf_size(source: Source, start: int = 0) -> int | None:
     place = head.find(_ASF_PROPERTIES)
     size = int.from_bytes(head[place + 40 : place + 48], "little")
     return size if head.startswith(ASF) and place > 0 and size > len(head) else None
+
+
+def avi_size(source: Source, start: int = 0) -> int | None:
+    """Return the size in bytes of an AVI file by its header; None where it is none, or its size was never set.
+
+    Beyond 1 GiB it goes on in more RIFF chunks (OpenDML).
+    """
+    place = start
+    for _ in range(_MAX_SEGMENTS):
+        head = source.at(place, 12)
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"RIFF" or head[8:] != (b"AVI " if place == start else b"AVIX"):
+            break
+        if not 0 < length < _NEVER_SET:
+            return None
+        place += 8 + length + length % 2
+    return place - start if place > start else None
 
 
 def tags_length(data: bytes) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 
-from emolib.sound.headers import ASF, Source, asf_size
+from emolib.sound.headers import Source, asf_size, avi_size
 from emolib.sound.source import OpenFile
 from emolib.sound.tails import segment_end
 
@@ -23,7 +23,6 @@ _ATOMS = frozenset(
 _CHUNKS = frozenset(
     b"desc data pakt chan cook info kuki strg mark regn inst midi umid uuid free edct ovvw peak".split()
 )
-_MAX_SEGMENTS = 10_000
 _LEAST_FORM = 46  # bytes of an AIFF file without sound
 _NAME = re.compile(rb"[ -~\xa9][ -~]{3}")
 # How a file begins that may follow another one anywhere, strong enough not to be met by chance. (Ogg: a page that
@@ -133,11 +132,8 @@ def _end(source: Source, start: int, head: bytes) -> int | None:
         return start + length if 0 < length < 2**63 else source.size
     if head.startswith(b"NIST_1A"):
         return start + _length_of_sphere(source.at(start, 1024))
-    if re.match(rb"RIFF.{4}AVI ", head, re.DOTALL):
-        return _end_of_avi(source, start)
-    if head.startswith(ASF):
-        size = asf_size(source, start)
-        return source.size if size is None else start + size
+    if (size := asf_size(source, start) or avi_size(source, start)) is not None:
+        return start + size
     return source.size
 
 
@@ -148,20 +144,6 @@ def _length_of_sphere(head: bytes) -> int:
     if header is None or b"embedded" in head or len(fields) < 2:
         return 2**62
     return int(header[1]) + prod(map(int, fields.values()))
-
-
-def _end_of_avi(source: Source, start: int) -> int:
-    """Return where an AVI file ends: beyond 1 GiB it goes on in more RIFF chunks (OpenDML)."""
-    place = start
-    for _ in range(_MAX_SEGMENTS):
-        head = source.at(place, 12)
-        if head[:4] != b"RIFF" or head[8:] not in ((b"AVI ",) if place == start else (b"AVIX",)):
-            break
-        length = int.from_bytes(head[4:8], "little")
-        if not length:
-            return source.size
-        place += 8 + length + length % 2
-    return place
 
 
 def _end_of_chunks(source: Source, start: int, *, name_first: bool) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emolib.sound.headers import Source, asf_size, tags_length
+from emolib.sound.headers import Source, asf_size, avi_size, tags_length
 
 _STEP = 2**20  # bytes looked at in one go
 _PAGE = 65_307  # the largest Ogg page
@@ -26,7 +26,7 @@ _MAGIC = re.compile(
     rb"|\x47\x40\x00.\x00\x00\xb0|\xff[\xe2-\xff].{2}(?:..)?\x00{9,32}(?:Info|Xing)",
     re.DOTALL,
 )
-_ENDS_WITH_SOUND = {"flac", "mp3", "aac", "amr", "flv", "wv"}  # nothing of a file lies behind its last packet but tags
+_ENDS_WITH_SOUND = {"flac", "mp3", "aac", "amr", "flv"}  # nothing of a file lies behind its last packet but tags
 # What may follow the last block of a Matroska file whose length was not known: the rest of its group, an index, tags.
 _ELEMENTS = re.compile(
     rb"\x1c\x53\xbb\x6b|\x12\x54\xc3\x67|\x11\x4d\x9b\x74|\x15\x49\xa9\x66|\x1f\x43\xb6\x75|\x19\x41\xa4\x69|\x10\x43\xa7\x70"
@@ -69,7 +69,8 @@ def tail_of(file: Source, container: str, last_packet: tuple[int, int] | None) -
         return _tail_of_ogg(file)
     if container == "mpegts":
         return Tail(_ts_end(file), _ts_end(file))
-    claimed = segment_end(file) if container == "matroska" else asf_size(file)
+    claims = {"matroska": segment_end, "asf": asf_size, "avi": avi_size}
+    claimed = claims[container](file) if container in claims else None
     if claimed is not None:
         missing = claimed - file.size
         return replace(whole, fault=f"{missing} bytes of the file are missing, by its header" if missing > 0 else "")
@@ -130,7 +131,10 @@ def _tail_of_ogg(source: Source) -> Tail:
 
 
 def _ts_end(source: Source) -> int:
-    """Return where the packets of an MPEG transport stream end: behind the last four in a row."""
+    """Return where the packets of an MPEG transport stream end: behind the last four in a row.
+
+    Recorders of other kinds put more bytes around a packet; of those it is not known.
+    """
     row = 4 * _STRIDE
     for start in range(max(0, source.size - _STEP), -_STEP, -_STEP):
         first = max(0, start)
@@ -139,7 +143,7 @@ def _ts_end(source: Source) -> int:
         found = np.flatnonzero(np.all([data[at : at + count] for at in range(0, row, _STRIDE)], axis=0))
         if len(found):
             return first + int(found[-1]) + row
-    return 0
+    return source.size
 
 
 def segment_end(source: Source, start: int = 0) -> int | None:

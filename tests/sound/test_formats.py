@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from emolib.errors import AudioError, Code
 from emolib.sound import audio
+from tests.sound.containers import Track, mux, noise, tone
 
 
 def encode(container: str, codec: str, rate: int, channels: int, bit_rate: int | None) -> bytes:
@@ -116,3 +119,54 @@ def test_a_stream_that_comes_to_have_fifteen_channels(tmp_path: Path) -> None:
     with pytest.raises(AudioError) as refused:
         audio.read(path)
     assert refused.value.code is Code.CORRUPT
+
+
+def test_containers_whose_places_are_not_known_are_read_once(tmp_path: Path) -> None:
+    """What was read must lie before what is read next: or a file would be read again and again."""
+    stamped = mux("mpegts", Track("aac", 16_000, [(0.0, tone(3, 16_000))]), options={"mpegts_m2ts_mode": "1"})
+    assert len(stamped) % 192 == 0
+    packed = mux("wv", Track("wavpack", 16_000, [(0.0, noise(12, 16_000))]))
+    for data, codes, seconds in (
+        (stamped, {Code.OK}, 3.07),
+        (packed[: len(packed) * 2 // 3], {Code.TRUNCATED}, 8),
+        (packed + packed, {Code.OK, Code.TRUNCATED}, 12),
+    ):
+        path = tmp_path / "call"
+        path.write_bytes(data)
+        found = audio.read(path)
+        assert found.code in codes, found.message
+        assert found.decoded_s == pytest.approx(seconds, abs=0.1)
+
+
+def with_pictures(container: str, sound_s: float, pictures_s: float) -> bytes:
+    """A film: pictures ten times a second, and sound."""
+    target = io.BytesIO()
+    with av.open(target, "w", format=container) as file:
+        film: Any = file.add_stream("flv" if container == "flv" else "mpeg4", rate=10)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = file.add_stream("aac", rate=16_000, layout="mono")
+        packets: list[Any] = []
+        for number in range(round(10 * pictures_s)):
+            pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), np.uint8)
+            packets += film.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        packets += film.encode(None)
+        signal = noise(sound_s, 16_000).T
+        for start in range(0, signal.shape[1] - 1023, 1024):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(signal[:, start : start + 1024]), "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, start, Fraction(1, 16_000)
+            packets += sound.encode(frame)
+        packets += sound.encode(None)
+        file.mux(sorted(packets, key=lambda packet: packet.pts * packet.time_base))
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("container", ["matroska", "flv", "mp4", "asf"])
+def test_pictures_that_last_longer_are_no_loss_and_damage_beside_them_is(tmp_path: Path, container: str) -> None:
+    path = tmp_path / "film"
+    data = with_pictures(container, 6, 9)
+    path.write_bytes(data)
+    whole = audio.read(path)
+    assert (whole.code, whole.decoded_s) == (Code.OK, pytest.approx(6, abs=0.2)), whole.message
+    place = len(data) // 2
+    path.write_bytes(data[:place] + bytes(8000) + data[place + 8000 :])
+    assert audio.read(path).code is Code.TRUNCATED
