@@ -277,6 +277,8 @@ def _wav(source: OpenFile, wav: WavHeader, max_gap_s: float) -> Decoder:
         found = f"{wav.channels} channel(s) at {wav.sampling_rate} Hz"
         raise AudioError(Code.CORRUPT, f"the WAV header claims {found}, expected neither to be 0")
     header = wav
+    end = sum((wav.extents[-1].place, wav.extents[-1].there)) if wav.extents else 0
+    is_file = bool(header.behind) and next_file(source, end) is not None  # its start may look like a chunk
     if not wav.is_plain and wav.there:
         source = OpenFile(Spliced(source, wav), again=source.again)
         wav = wav_header(source) or wav
@@ -296,7 +298,7 @@ def _wav(source: OpenFile, wav: WavHeader, max_gap_s: float) -> Decoder:
         decoder.info = replace(decoder.info, frames=None)
     if header.behind:
         not_read = f"{header.behind_bytes} bytes {header.behind} lie behind the sound, not read"
-        if header.behind_s < _MATTERS_S:
+        if header.behind_s < _MATTERS_S and not is_file:
             decoder.remark = not_read
         else:
             decoder.fault = not_read

@@ -281,7 +281,8 @@ class _Track(AbstractContextManager["_Track"]):
         """
         kept_s = self._kept / self.sampling_rate
         is_odd = len(self._other) > _MAX_CHANGES or kept_s < _LEAST_KEPT_S
-        return self._damaged > self._packets / 2 or (is_odd and sum(self._other.values()) > kept_s)
+        is_noise = self._damaged > self._packets / 2 and self._damaged_s < _LEAST_KEPT_S
+        return is_noise or (is_odd and sum(self._other.values()) > kept_s)
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         for packet in self._read():
