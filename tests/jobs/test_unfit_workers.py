@@ -11,6 +11,7 @@ import pytest
 
 from tests.jobs.conftest import assert_same_rows, dask_process, in_process
 
+pytestmark = pytest.mark.slow  # each starts a scheduler and its workers, which load all that scoring needs
 # A path that every process finds in its own working directory: as a mount that is missing or old on one machine.
 _MODEL = Path("/proc/self/cwd/model")
 _ADDRESS = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
@@ -102,7 +103,6 @@ def test_unfit_workers_are_named_and_their_blocks_go_elsewhere(
     assert said.count("gets no more blocks") == 3, said
 
 
-@pytest.mark.slow
 def test_a_fit_worker_that_dies_is_waited_for(
     asked: list[str | Path], model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
