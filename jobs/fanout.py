@@ -216,7 +216,14 @@ class _Crew:
         """Begin blocks, on workers that were not refused."""
         if not blocks:
             return []
-        fit = frozenset(workers_of(self._client).keys() - self._refused.keys()) if self._refused else None
+        fit = None
+        if self._refused:
+            workers = workers_of(self._client).keys()
+            self._look_around(workers)
+            if self.is_alone:  # the last fit one has just gone
+                self._again.extend(blocks)
+                return []
+            fit = frozenset(workers - self._refused.keys())
         bag = dask.bag.from_sequence([block.arguments for block in blocks], npartitions=len(blocks))
         tasks = bag.starmap(self._function).to_delayed(optimize_graph=False)
         try:
@@ -231,9 +238,10 @@ class _Crew:
 
     def take(self, future: Future) -> Done[Any] | Lost | None:
         """Return what became of a block, or None where nothing did."""
-        if future.key not in self.under_way:
+        mine, block, _ = self.under_way.get(future.key, (None, None, None))
+        if mine is not future or block is None:  # it was taken back; begun anew, a block may have the same key
             return None
-        _, block, _ = self.under_way.pop(future.key)
+        del self.under_way[future.key]
         try:
             return _outcome(future, block)
         except (SettingsError, GoldenCheckError) as error:
