@@ -222,9 +222,9 @@ class _Track(AbstractContextManager["_Track"]):
         self._damaged_s = 0.0  # where the first damaged packet is
         self._last_packet = self._packets_end = 0  # where the last packet begins and ends, in the file
         self._largest = _largest_frame(context) if self.format == "flac" else 2**62  # bytes that a packet may have
-        self._skipped, self._between = 0, _BETWEEN.get(self.format, 2**62)  # bytes between packets, no headers
-        if self.format not in _IN_ORDER and not (self.is_sound_alone and self.count == 1):
-            self._between = 2**62
+        self._skipped = 0  # bytes between packets that are too many to be headers
+        is_in_order = self.format in _IN_ORDER or (self.is_sound_alone and self.count == 1)
+        self._between = _BETWEEN.get(self.format, 2**62) if is_in_order else 2**62
         self._headers_s = 0.0  # of packets without sound, which are stamped as if they had some
         self._tags_end = 0  # where in the file the last tag ends
         self._other: dict[str, float] = {}  # seconds of sound of other kinds, by kind

@@ -36,37 +36,45 @@ def with_another(model: Path, place: Path) -> Path:
     return place
 
 
-def with_other_numbers(model: Path, place: Path) -> Path:
-    """A machine that computes other probabilities: Python there runs this before anything else."""
-    fit(model, place)
-    (place / "sitecustomize.py").write_text(
-        "import os\n"
-        "os.environ['ORT_DISABLE_TELEMETRY'] = '1'\n"
-        "import onnxruntime\n"
-        "run = onnxruntime.InferenceSession.run\n"
-        "def other(*arguments, **named):\n"
-        "    return [each[..., ::-1] for each in run(*arguments, **named)]\n"
-        "onnxruntime.InferenceSession.run = other\n"
-    )
+def run_first(place: Path, code: str) -> Path:
+    """Have Python run something there before anything else, in every process."""
+    (place / "sitecustomize.py").write_text(code)
     return place
+
+
+_OTHER_NUMBERS = """
+import os
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+run = onnxruntime.InferenceSession.run
+def other(*arguments, **named):
+    return [each[..., ::-1] for each in run(*arguments, **named)]
+onnxruntime.InferenceSession.run = other
+"""
+
+
+def with_other_numbers(model: Path, place: Path) -> Path:
+    """A machine that computes other probabilities."""
+    return run_first(fit(model, place), _OTHER_NUMBERS)
+
+
+_KILLED_ONCE = """
+import os
+from pathlib import Path
+from emolib.sound import audio
+stream, seen = audio.stream, Path(__file__).with_name("seen")
+def injected(*arguments, **named):
+    if not seen.exists():
+        seen.touch()
+        os.kill(os.getppid(), 9)
+    return stream(*arguments, **named)
+audio.stream = injected
+"""
 
 
 def fit_but_killed_once(model: Path, place: Path) -> Path:
     """A machine that loses its worker under the first recording, and starts another."""
-    fit(model, place)
-    (place / "sitecustomize.py").write_text(
-        "import os\n"
-        "from pathlib import Path\n"
-        "from emolib.sound import audio\n"
-        "stream, seen = audio.stream, Path(__file__).with_name('seen')\n"
-        "def injected(*arguments, **named):\n"
-        "    if not seen.exists():\n"
-        "        seen.touch()\n"
-        "        os.kill(os.getppid(), 9)\n"
-        "    return stream(*arguments, **named)\n"
-        "audio.stream = injected\n"
-    )
-    return place
+    return run_first(fit(model, place), _KILLED_ONCE)
 
 
 @contextmanager

@@ -170,3 +170,13 @@ def test_pictures_that_last_longer_are_no_loss_and_damage_beside_them_is(tmp_pat
     place = len(data) // 2
     path.write_bytes(data[:place] + bytes(8000) + data[place + 8000 :])
     assert audio.read(path).code is Code.TRUNCATED
+
+
+def test_voc_of_several_blocks_holds_nothing_but_sound(tmp_path: Path) -> None:
+    """The headers of its blocks were played, and all behind them was late."""
+    signal = noise(6, 16_000)
+    path = tmp_path / "call.voc"
+    path.write_bytes(mux("voc", Track("pcm_s16le", 16_000, [(0.0, signal)])))
+    found = audio.read(path)
+    assert found.code is Code.OK
+    np.testing.assert_allclose(found.signal[0], np.clip(signal[:, 0], -1, 1), atol=1e-4)
