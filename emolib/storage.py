@@ -220,33 +220,61 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
-def create_bytes(path: AnyPath, data: bytes) -> None:
-    """Write a file where none is.
+def create_bytes(path: AnyPath, data: bytes) -> bool:
+    """Write a file whole where none is.
+
+    Returns
+    -------
+    bool
+        Whether nobody can have done the same at the same time. File systems without hard links, and object stores, not
+        all of which have conditional writes, are looked at a moment before.
 
     Raises
     ------
     FileExistsError
-        If one is; object stores that can't tell write over it.
+        If one is.
     """
     target = resolve(path)
     if not is_local(target):
-        if target.exists():
+        if exists(target):
             raise FileExistsError(f"{path} is there already")
         with bucket_expected(target):
             target.fs.pipe_file(target.path, data, mode="create")
-        return
+        return False
     place = Path(target.path)
+    if place.exists():  # no need to write what would be thrown away
+        raise FileExistsError(f"{path} is there already")
     with _synced(place, data) as temporary:
         try:
             os.link(temporary, place)
-            return
+            return True
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-        with place.open("xb") as handle:  # it may be seen half written
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+        if place.exists():
+            raise FileExistsError(f"{path} is there already")
+        temporary.replace(place)
+        return False
+
+
+def exists(path: AnyPath) -> bool:
+    """Return whether a file or folder is there now, whatever fsspec remembers of it."""
+    target = resolve(path)
+    if not is_local(target):
+        target.fs.invalidate_cache(target.path)
+    return bool(target.exists())
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """Read a file in one request: one that is replaced meanwhile is the old or the new.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    target = resolve(path)
+    return Path(target.path).read_bytes() if is_local(target) else bytes(target.fs.cat_file(target.path))
 
 
 @contextmanager

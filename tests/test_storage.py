@@ -56,7 +56,7 @@ def test_what_is_created_is_never_seen_half_and_never_twice(tmp_path: Path, monk
         real(source, target)
 
     monkeypatch.setattr(os, "link", link)
-    storage.create_bytes(place, b"first")
+    assert storage.create_bytes(place, b"first"), "nobody can have come between"
     assert seen == [(b"first", False)]
     with pytest.raises(FileExistsError):
         storage.create_bytes(place, b"second")
@@ -77,7 +77,7 @@ def test_file_systems_without_links_or_syncs_of_folders(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", refused)
     monkeypatch.setattr(os, "fsync", fsync)
-    storage.create_bytes(tmp_path / "a", b"first")
+    assert not storage.create_bytes(tmp_path / "a", b"first"), "somebody may have come between"
     storage.write_bytes(tmp_path / "b", b"whole")
     with pytest.raises(FileExistsError):
         storage.create_bytes(tmp_path / "a", b"second")
