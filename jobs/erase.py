@@ -43,7 +43,7 @@ def erase(
     if given is not None:  # without a key calls are named as the tables name them
         check_key(pred, given.key_id)
     in_tables = {name: name if given is None else given.of(name) for name in call_id}
-    with Lock(pred), scratch() as folder:
+    with Lock(pred) as lock, scratch() as folder:
         of_call = {name: recordings_of(pred, there) for name, there in in_tables.items()}
         unknown = [name for name, recordings in of_call.items() if not recordings]
         if len(unknown) == len(of_call):
@@ -56,8 +56,8 @@ def erase(
         recordings = set().union(*of_call.values())
         same = _same_sound(pred, recordings)
         gone = {in_tables[name] for name in of_call if name not in unknown}
-        bury(pred, {*recordings, *gone})  # first: whatever happens now, nobody plans it again
-        rows = forget(pred, recordings)
+        bury(pred, {*recordings, *gone}, lock=lock)  # first: whatever happens now, nobody plans it again
+        rows = forget(pred, recordings, lock=lock)
         problems = verify(pred, folder=folder).damage
     if same:
         say(f"calls that have the same sound, and stay: {', '.join(same)}")

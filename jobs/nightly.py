@@ -124,7 +124,9 @@ def nightly(
         with Lock(out) as lock:
             if not really:
                 _check_retention(task, night)
-            forgotten = forget_before(out, keep_since) if keep_since is not None and is_predictions(out) else 0
+            forgotten = 0
+            if keep_since is not None and is_predictions(out):
+                forgotten = forget_before(out, keep_since, lock=lock)
             runs = carry_out(task, lock)
             problems = verify(out, folder=task.folder).problems if is_predictions(out) else []
             closed = {run.run_id for run in runs}

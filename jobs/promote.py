@@ -47,10 +47,10 @@ def promote(pred: str, *, model: str, plan: Annotated[bool, Parameter(negative=(
     else:
         show_agreement(found)
     if not plan:
-        with Lock(pred):
+        with Lock(pred) as lock:
             if _before(pred, bundle, model) != before:
                 raise SettingsError(f"another model took over from {before} meanwhile; run the same command again")
-            record(pred, replaced=before, model=model, model_id=bundle.model_id, agreement=brief)
+            record(pred, replaced=before, model=model, model_id=bundle.model_id, agreement=brief, lock=lock)
         say(f"model {bundle.model_id} takes over from {before}")
     summary = {"job": "promote", "out": pred, "plan": plan, "model_id": bundle.model_id, "replaced": before}
     return Result({**summary, "agreement": brief}, EXIT_DONE)

@@ -49,13 +49,13 @@ def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
             f"model {promoted.model_id} was promoted while the archive was listed, found {task.config.model_id} to "
             "score with: run the same command again"
         )
-    ledger.remove_unstarted(task.out)
+    ledger.remove_unstarted(task.out, lock=lock)
     if others := ledger.strays(task.out):
         say(f"{len(others)} names in {task.out}/_runs that are no run's are left as they are: {', '.join(others[:3])}")
-    forget_buried(task.out)
+    forget_buried(task.out, lock=lock)
     interrupted, planned = ledger.open_runs(task.out), _unless_empty(task.plan())
     if not interrupted:
-        refresh_calls(task.out)  # of what was erased, if that was interrupted; a run that is open will do it
+        refresh_calls(task.out, lock=lock)  # of what was erased, if that was interrupted; a run that is open will do it
         if planned is None:
             return []  # a cluster takes seconds to start
     finished: list[ledger.Run] = []
@@ -100,6 +100,11 @@ def _while_held(lock: Lock, planned: Iterator[pd.DataFrame]) -> Iterator[pd.Data
 
 def _resume(client: Client, run: ledger.Run, lock: Lock, folder: Path) -> list[ledger.Run]:
     """Finish an interrupted run as it was planned, or close it where its model or known audio is gone."""
+    sealed = run.commits.sealed_as()
+    if sealed.get("abandoned"):  # whoever was closing it died
+        run.close({"reason": sealed["reason"]}, lock=lock, abandoned=True)
+        return []
+    run.commits.settle(lock=lock)
     stored = {name: run.config.scoring_settings.get(name) for name in decoding_versions()}
     try:
         if differs := differences(stored, decoding_versions()):
@@ -109,12 +114,13 @@ def _resume(client: Client, run: ledger.Run, lock: Lock, folder: Path) -> list[l
             load_known_audio(file.path, file.known_audio_id)
     except SettingsError as error:
         say(f"run {run.run_id} is abandoned, its recordings are planned anew: {error}")
-        run.close({"reason": str(error)}, abandoned=True)
+        run.close({"reason": str(error)}, lock=lock, abandoned=True)
         return []
     if elsewhere := taken_by_others(run, folder=folder):
         say(f"run {run.run_id} is abandoned: {elsewhere} of its recordings got their rows from another run")
-        run.close({"reason": "another run scored the same recordings"}, abandoned=True)
+        run.close({"reason": "another run scored the same recordings"}, lock=lock, abandoned=True)
         return []
+    run.commits.unseal(lock=lock)
     say(f"run {run.run_id} was interrupted: continuing its plan")
     if (shadow := run.config.shadow) is not None:
         try:
@@ -129,7 +135,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     """Score every block of a run that has no rows yet, and close the run."""
     lock.check()
     require_memory(client, SCORING_MEMORY, "to score")
-    if again := make_room(run):
+    if again := make_room(run, lock=lock):
         say(f"{again} recordings changed, or failed before: their rows are replaced")
     todo = run.todo()
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
@@ -155,7 +161,8 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     codes, audio_s = run.totals()
     lock.check()
     speed = round(heard_s / core_s, 1) if core_s else None
-    run.close({**_counts(codes), "audio_s": round(audio_s, 1), "times_real_time": speed, "gaps": run.gaps()})
+    summary = {**_counts(codes), "audio_s": round(audio_s, 1), "times_real_time": speed, "gaps": run.gaps()}
+    run.close(summary, lock=lock)
 
 
 def _stall_s(run: ledger.Run) -> float:

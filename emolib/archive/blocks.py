@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from emolib.archive.ledger import Run
 from emolib.archive.outcomes import BlockResult
-from emolib.archive.predictions import Part, filesystem, write_part
+from emolib.archive.predictions import Part, filesystem, parquet
 from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
-from emolib.archive.shadow import Shadow, place_of
+from emolib.archive.shadow import Shadow, folder_of
 from emolib.errors import Code, EmolibError, OutputError, SettingsError
 from emolib.learning.bundle import ModelBundle
+from emolib.storage import exists
 from emolib.stores import locked_out
 
 
@@ -35,8 +36,8 @@ def score_block(
 ) -> BlockResult:
     """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
 
-    May run twice, and at once: both write the same. A block that is committed is left as it is. A recording on which
-    there is a verdict gets that for an outcome, unheard.
+    May run twice, and at once: what the first attempt makes of it counts (see `emolib.archive.commits`). A block that
+    is committed is left as it is. A recording on which there is a verdict gets that for an outcome, unheard.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def score_block(
     run = Run.open(pred, run_id)
     planned = run.planned(block)
     part = Part(planned[0].date, run_id, block)
-    if part.path(pred, "recordings").exists():
+    if exists(part.path(pred, "recordings")):
         return _committed(pred, part, started)
     config, verdicts = run.config, run.verdicts(block)
     shadow = config.shadow
@@ -83,7 +84,7 @@ def score_block(
         shadow=shadow,
     )
     if alone is None:
-        _write(pred, part, rows, config)
+        _commit(run, part, rows)
     return BlockResult(
         block=block,
         recordings=len(rows),
@@ -101,27 +102,27 @@ def score_block(
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
-def _write(pred: str, part: Part, rows: Sequence[RecordingRows], config: RunConfig) -> None:
-    """Write what a block has for each table: a candidate's rows first, those of `recordings`, the commit, last."""
-    classes = config.classes
+def _commit(run: Run, part: Part, rows: Sequence[RecordingRows]) -> None:
+    """Commit what an attempt has for each table: a candidate's rows first, those of `recordings`, the commit, last."""
+    config, classes = run.config, run.config.classes
+    parts: dict[str, bytes] = {}
+    if (shadow := config.shadow) is not None:
+        windows = _windows([each.shadow for each in rows], _stamp(shadow, part), config)
+        if len(windows):
+            name = f"{folder_of(shadow.model_id)}/{part.name('windows')}"
+            parts[name] = parquet(windows, schema("windows", classes))
+    for table, whole in _tables(rows, part, config).items():
+        parts[part.name(table)] = parquet(whole, schema(table, classes))
     try:
-        if (shadow := config.shadow) is not None:
-            windows = _windows([each.shadow for each in rows], _stamp(shadow, part), config)
-            place = place_of(pred, shadow.model_id)
-            if len(windows):
-                write_part(place, "windows", part, windows, classes=classes)
-            else:  # what an attempt that died may have left is not of these rows
-                part.path(place, "windows").unlink(missing_ok=True)
-        for table, whole in _tables(rows, part, config).items():
-            write_part(pred, table, part, whole, classes=classes)
+        run.commits.commit(part.block, parts)
     except Exception as error:  # a store's client may raise anything
         if (stop := locked_out(error)) is not None:
             raise stop from error
         if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
             raise
         raise OutputError(
-            f"{error.strerror} in {pred}, expected room to write to: make some, then run the same command again; what "
-            "is done stays done"
+            f"{error.strerror} in {run.pred}, expected room to write to: make some, then run the same command again; "
+            "what is done stays done"
         ) from error
 
 

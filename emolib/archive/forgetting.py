@@ -4,8 +4,7 @@ What is erased has tombstones, keyed hashes of its `recording_id` and of its cal
 while its file still lies in the archive, or another recording of the call comes. Days beyond retention need none: a
 night that keeps so many days leaves them out.
 
-Everything here is for the holder of the lock, and may be done again after a crash: tombstones come first, the plans,
-which tell what is to go, last.
+Everything here may be done again after a crash: tombstones come first, the plans, which tell what is to go, last.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ import pyarrow as pa
 
 from emolib.archive.calls import is_before
 from emolib.archive.joining import refresh_calls
-from emolib.archive.ledger import ids_with_rows, runs
+from emolib.archive.ledger import ids_with_rows, open_runs, runs
+from emolib.archive.lock import Lock
 from emolib.archive.predictions import Part, committed, scan
 from emolib.archive.rewriting import take_out
 from emolib.archive.schemas import schema
@@ -37,7 +37,7 @@ def recordings_of(pred: AnyPath, call_id: str) -> set[str]:
     return {name for rows in _named(pred) for name in rows.loc[rows["call_id"] == call_id, "recording_id"]}
 
 
-def forget(pred: AnyPath, recording_ids: Collection[str], *, before: str | None = None) -> int:
+def forget(pred: AnyPath, recording_ids: Collection[str], *, lock: Lock, before: str | None = None) -> int:
     """Remove every row of some recordings, those of days before a date if one is given, from the tables and the runs.
 
     Returns
@@ -52,30 +52,34 @@ def forget(pred: AnyPath, recording_ids: Collection[str], *, before: str | None 
     """
     if not recording_ids:
         return 0
-    taken = take_out(pred, recording_ids, _parts(pred, before))
-    refresh_calls(pred)
+    for run in open_runs(pred):
+        run.commits.settle(lock=lock)
+    taken = take_out(pred, recording_ids, _parts(pred, before), lock=lock)
+    refresh_calls(pred, lock=lock)
     wanted = {*recording_ids}
     kept = {name for name in ids_with_rows(pred) if name in wanted}  # of other days, by a later run
     for run in runs(pred):
-        run.forget(wanted - kept)
+        run.forget(wanted - kept, lock=lock)
         if kept:
-            run.forget(kept, before=before)
+            run.forget(kept, lock=lock, before=before)
     for rows in _named(pred, before=before):
         if left := rows.loc[rows["recording_id"].isin(wanted), "recording_id"].tolist():
             raise EmolibError(f"recording {left[0]} still named in {pred}, expected no trace; run the same again")
     return taken
 
 
-def forget_before(pred: AnyPath, date: str) -> int:
+def forget_before(pred: AnyPath, date: str, *, lock: Lock) -> int:
     """Remove what the tables and the runs hold of the days before a date (ISO); return how many recordings had rows.
 
     Those whose date nobody knows are kept.
     """
-    taken = forget(pred, {name for rows in _named(pred, before=date) for name in rows["recording_id"]}, before=date)
+    named = {name for rows in _named(pred, before=date) for name in rows["recording_id"]}
+    taken = forget(pred, named, lock=lock, before=date)
     tables = tables_of_blocks(pred)
     for part in committed(pred):
         if is_before(part.date, date):  # nothing is left of it
             for root, table in tables:
+                lock.check()
                 part.path(root, table).unlink(missing_ok=True)
     return taken
 
@@ -129,18 +133,19 @@ def _rows_in(pred: AnyPath, parts: Sequence[Part]) -> int:
     return scan(pred, "recordings", parts, pa.schema([])).count_rows() if parts else 0
 
 
-def forget_buried(pred: AnyPath) -> int:
+def forget_buried(pred: AnyPath, *, lock: Lock) -> int:
     """Remove the rows of what has a tombstone: its erasure was interrupted, or a late worker brought them back."""
     key, hashes = _tombstones(pred)
     if not hashes:
         return 0
-    return forget(pred, {name for name in ids_with_rows(pred) if _hash(key, name) in hashes})
+    return forget(pred, {name for name in ids_with_rows(pred) if _hash(key, name) in hashes}, lock=lock)
 
 
-def bury(pred: AnyPath, ids: Iterable[str]) -> None:
+def bury(pred: AnyPath, ids: Iterable[str], *, lock: Lock) -> None:
     """Leave a tombstone for each of some recordings and calls, by their ids: they are not planned any more."""
     key, hashes = _tombstones(pred)
     hashes |= {_hash(key, name) for name in ids}
+    lock.check()
     write_json(_place(pred), {"key": key, "hashes": sorted(hashes)})
 
 

@@ -28,6 +28,7 @@ from upath import UPath
 
 from emolib.archive.aggregates import POLARITIES, call_columns
 from emolib.archive.calls import UNKNOWN_DATE
+from emolib.archive.lock import Lock
 from emolib.archive.predictions import (
     Part,
     calls_in,
@@ -126,7 +127,7 @@ def stale(pred: AnyPath) -> set[str]:
         return set()
 
 
-def mark_stale(pred: AnyPath, parts: Sequence[Part], recording_ids: pa.Array) -> None:
+def mark_stale(pred: AnyPath, parts: Sequence[Part], recording_ids: pa.Array, *, lock: Lock) -> None:
     """Note, before rows of some recordings in some parts change, the dates whose calls will have to be made anew.
 
     These are all dates that have a recording of the same calls.
@@ -136,14 +137,15 @@ def mark_stale(pred: AnyPath, parts: Sequence[Part], recording_ids: pa.Array) ->
     noted = stale(pred)
     dates = noted | {part.date for part in parts} | {date for date, _ in _named(pred, committed(pred), shared)}
     if dates > noted:
+        lock.check()
         write_json(_note(pred), {"dates": sorted(dates)})
 
 
-def refresh_calls(pred: AnyPath, dates: Collection[str] = ()) -> int:
+def refresh_calls(pred: AnyPath, dates: Collection[str] = (), *, lock: Lock) -> int:
     """Make the calls of some dates, and of those that are noted as stale, anew; return the number of dates written.
 
-    Only for the holder of the lock, when no task is at work. May be done again after a crash, as often as it takes, and
-    writes the same. Memory holds the recordings of one date.
+    Only when no task is at work. May be done again after a crash, as often as it takes, and writes the same. Memory
+    holds the recordings of one date.
 
     Parameters
     ----------
@@ -154,12 +156,13 @@ def refresh_calls(pred: AnyPath, dates: Collection[str] = ()) -> int:
     changed = noted | {*dates}
     if not changed:
         return 0
-    calls = _Calls(pred, changed)
+    calls = _Calls(pred, changed, lock)
     moving = calls.on_the_move()
     still_there = [date for date in calls.dates if calls.write(date, keep=moving)]
     for date in still_there:
         calls.write(date)
     if noted:
+        lock.check()
         _note(pred).unlink(missing_ok=True)
     return len(calls.dates)
 
@@ -167,8 +170,8 @@ def refresh_calls(pred: AnyPath, dates: Collection[str] = ()) -> int:
 class _Calls:
     """The calls of dates that changed, and of those that share a call with them; `dates` are all of these."""
 
-    def __init__(self, pred: AnyPath, changed: set[str]) -> None:
-        self._pred, self._changed = pred, changed
+    def __init__(self, pred: AnyPath, changed: set[str], lock: Lock) -> None:
+        self._pred, self._changed, self._lock = pred, changed, lock
         self._files = files_of_calls(pred)
         self._litter = [path for path in files(pred, "calls") if is_litter(path)]
         self._committed = committed(pred)
@@ -211,10 +214,12 @@ class _Calls:
         kept = old.filter(pc.is_in(old["call_id"], pa.array(sorted(keep), pa.string())))
         kept = kept.filter(pc.invert(pc.is_in(kept["call_id"], rows["call_id"])))
         rows, place = pa.concat_tables([rows, kept]).sort_by("call_id"), place_of_calls(self._pred, date)
+        self._lock.check()
         if len(rows):
             write_rows(place, rows, schema("calls", ()))
         replaced = [path for path in self._files.get(date, ()) if not len(rows) or path.name != place.name]
         for path in (*replaced, *(path for path in self._litter if path.parent.name == place.parent.name)):
+            self._lock.check()
             path.unlink(missing_ok=True)
         self._files[date] = [place] if len(rows) else []
         return len(kept) > 0

@@ -2,8 +2,8 @@
 
 A run lies in ``PRED/_runs/<run_id>/``: ``config.json``, ``plan/part-00000.parquet`` and so on, ``plan.json``, which is
 written last and says that the plan is stored, ``verdicts/000007.json`` for a block with a recording that killed or held
-up its scorer, and ``summary.json`` once the run is closed. What is done is not written down anywhere: the `recordings`
-parts that exist say it.
+up its scorer, ``commits/000007.zip`` for a moment (see `emolib.archive.commits`), ``sealed.json`` and ``summary.json``
+once the run is closed. What is done is not written down anywhere: the `recordings` parts that exist say it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from emolib.archive.calls import is_before
+from emolib.archive.commits import Commits
 from emolib.archive.joining import refresh_calls
-from emolib.archive.lock import LOCK_NAME
+from emolib.archive.lock import LOCK_NAME, Lock
 from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import KNOWN, PLAN_SCHEMA, PlannedRecording, suffix_of
-from emolib.archive.predictions import committed, files, filesystem, is_litter, is_predictions, part_of, scan
+from emolib.archive.predictions import committed, filesystem, is_predictions, scan
 from emolib.archive.promotion import in_force
 from emolib.archive.run_settings import RunConfig, shared_settings
 from emolib.archive.schemas import schema
-from emolib.archive.shadow import tables_of_blocks
 from emolib.archive.spool import Spool
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
@@ -182,6 +182,11 @@ class Run:
         return self.pred / "_runs" / self.run_id
 
     @property
+    def commits(self) -> Commits:
+        """How its blocks come into the tables."""
+        return Commits(self.pred, self.run_id)
+
+    @property
     def is_open(self) -> bool:
         """Whether the run is not closed yet."""
         return not (self.folder / "summary.json").exists()
@@ -281,33 +286,8 @@ class Run:
                 heard["seconds"] += float(own["decoded_s"].sum())
         return dict(sorted(sums.items()))
 
-    def sweep(self) -> int:
-        """Remove what the run left uncommitted or half written; return how many files that were.
-
-        Only for the holder of the lock, when no task of the run is at work.
-        """
-        done = set(committed(self.pred))
-        swept = 0
-        for root, table in tables_of_blocks(self.pred):
-            for path in files(root, table):
-                part = part_of(path)
-                uncommitted = part is not None and part.run_id == self.run_id and part not in done
-                if uncommitted or (is_litter(path) and f"part-{self.run_id}-" in path.name):
-                    path.unlink(missing_ok=True)
-                    swept += 1
-        return swept + self._sweep_folder()
-
-    def _sweep_folder(self) -> int:
-        """Remove what writes of the plan and the verdicts left half written; return how many files that were."""
-        litter = [path for path in self.folder.rglob("*.partial") if is_litter(path)]
-        for path in litter:
-            path.unlink(missing_ok=True)
-        return len(litter)
-
-    def close(self, summary: Mapping[str, Any], *, abandoned: bool = False) -> None:
-        """Sweep, bring the calls of its dates up to date, then write the summary: the run is done.
-
-        Only for the holder of the lock.
+    def close(self, summary: Mapping[str, Any], *, lock: Lock, abandoned: bool = False) -> None:
+        """Let no attempt commit any more, bring the calls of its dates up to date, and write the summary.
 
         Parameters
         ----------
@@ -321,22 +301,19 @@ class Run:
         """
         if not abandoned and len(left := self.todo()):
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
-        self.sweep()
-        refresh_calls(self.pred, set(self.blocks()["date"]))
+        self.commits.seal({**summary, "abandoned": abandoned}, lock=lock)
+        self.commits.settle(lock=lock)
+        refresh_calls(self.pred, set(self.blocks()["date"]), lock=lock)
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
-        if not abandoned:
-            self._hide_paths()
+        self._hide_paths(lock)
+        lock.check()
         write_json(self.folder / "summary.json", {**summary, **facts})
-        if abandoned:  # without paths it could not go on, if it is killed here
-            self._hide_paths()
 
-    def forget(self, recording_ids: Collection[str], *, before: str | None = None) -> None:
+    def forget(self, recording_ids: Collection[str], *, lock: Lock, before: str | None = None) -> None:
         """Remove some recordings, those of days before a date if one is given, from the verdicts and the plan.
 
-        What is left keeps its blocks. Only for the holder of the lock, when no task of the run is at work.
+        What is left keeps its blocks.
         """
-        if self.is_open:
-            self.sweep()
         wanted, gone, has_orphans, count, estimated_s = set(recording_ids), set[str](), False, 0, 0.0
         for part in self.plan_parts("recording_id", "date", "duplicate_of", "estimated_s"):
             rows = part.to_pandas()
@@ -347,16 +324,19 @@ class Run:
             has_orphans |= bool(rows["duplicate_of"].isin(wanted).any())
             left = rows[~chosen]
             count, estimated_s = count + len(left), estimated_s + float(left["estimated_s"].sum())
-        self._sweep_folder()
+        if not self.is_open:  # of one that is open all is settled
+            self.commits.withdraw(lock=lock)
         if not gone and not has_orphans:
             return
         for place in (self.folder / "verdicts").glob("*.json"):
             stored = read_json(place)
+            lock.check()
             if kept := {name: each for name, each in stored.items() if name not in gone}:
                 write_json(place, kept)
             else:
                 place.unlink()
         facts = read_json(self.folder / "plan.json")
+        lock.check()
         write_json(self.folder / "plan.json", facts | {"recordings": count, "estimated_s": estimated_s})
         for part in facts["parts"]:  # last: they say what is to go
             rows = self._part_of_plan(part["name"])
@@ -366,14 +346,16 @@ class Run:
                 kept = pc.if_else(orphaned, pa.scalar(None, pa.string()), others[name])
                 others = others.set_column(others.schema.get_field_index(name), PLAN_SCHEMA.field(name), kept)
             if len(others) < len(rows) or pc.any(orphaned).as_py():
+                lock.check()
                 self._write_plan(part["name"], others)
 
-    def _hide_paths(self) -> None:
+    def _hide_paths(self, lock: Lock) -> None:
         """Remove the paths that pseudonyms stand for from the plan."""
         for part in read_json(self.folder / "plan.json")["parts"]:
             rows = self._part_of_plan(part["name"])
             if rows["path"].null_count < len(rows):
                 at = PLAN_SCHEMA.get_field_index("path")
+                lock.check()
                 self._write_plan(
                     part["name"], rows.set_column(at, PLAN_SCHEMA.field(at), pa.nulls(len(rows), pa.string()))
                 )
@@ -427,10 +409,11 @@ def unstarted(pred: AnyPath) -> list[str]:
     return [run_id for run_id, is_started in _run_folders(pred) if not is_started]
 
 
-def remove_unstarted(pred: AnyPath) -> list[str]:
-    """Remove the runs that died before their plan was stored: they did nothing. Only for the holder of the lock."""
+def remove_unstarted(pred: AnyPath, *, lock: Lock) -> list[str]:
+    """Remove the runs that died before their plan was stored: they did nothing."""
     removed = [run_id for run_id in unstarted(pred) if not (resolve(pred) / "_runs" / run_id / "summary.json").exists()]
     for run_id in removed:
+        lock.check()
         remove_folder(resolve(pred) / "_runs" / run_id)
     return removed
 

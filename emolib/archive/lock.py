@@ -1,11 +1,16 @@
 """The lock of a predictions folder: a token with a heartbeat.
 
-The holder renews the token every two seconds. A token that has not changed for 15 s, on the clock of who wants to take
-it, belongs to a dead process; one of this machine whose process is gone is dead at once. On a local disk the token is
-created exclusively. Where that is impossible (taking over from the dead, and object stores, not all of which can
-create exclusively) the last of several takers wins: each writes its token, waits, and looks whose token lies there.
+The holder writes a heartbeat beside the token every two seconds. Where that has not changed for 15 s, on the clock of
+who wants to take the lock, the holder is dead; one of this machine whose process is gone is dead at once. The token
+itself is written once: a holder that was held for dead and wakes up can't write over that of the taker.
 
-The lock spares work, it does not carry the safety of the data: two drivers would write parts of different names.
+On a local disk the token is created exclusively. Where that is impossible (taking over from the dead, file systems
+without hard links, object stores) the last of several takers wins: each writes its token, waits, and looks whose token
+lies there.
+
+Whoever replaces or removes what lies in the predictions takes the lock as a parameter, and checks it before each write.
+That spares work, and is not what keeps the data safe: such writes may be done twice, and the commits of blocks need no
+lock (see `emolib.archive.commits`).
 """
 
 from __future__ import annotations
@@ -17,15 +22,19 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from upath import UPath
+
 from emolib.errors import LockedError
-from emolib.storage import AnyPath, create_bytes, is_local, resolve, write_json
+from emolib.storage import AnyPath, create_bytes, is_local, read_bytes, resolve, write_json
 
 LOCK_NAME = "_lock.json"
+BEAT_NAME = ".lock-beat"
 
 
 class Lock:
@@ -54,7 +63,7 @@ class Lock:
 
     def __init__(self, pred: AnyPath, *, interval_s: float = 2.0, dead_after_s: float = 15.0) -> None:
         self._pred = pred
-        self._place = resolve(pred) / LOCK_NAME
+        self._place, self._heart = resolve(pred) / LOCK_NAME, resolve(pred) / BEAT_NAME
         self._interval_s, self._dead_after_s = interval_s, dead_after_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="emolib-lock", daemon=True)
@@ -64,13 +73,20 @@ class Lock:
             "machine": _machine(),
             "pid": os.getpid(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "beat": 0,
         }
 
     def __enter__(self) -> Lock:
+        give_up = time.monotonic() + self._dead_after_s
         while not self._create():
-            found = self._read()
-            if found is not None and self._dies(found):
+            found = self._read(self._place)
+            if found is None:  # given back a moment ago
+                if time.monotonic() > give_up:
+                    raise LockedError(
+                        f"{self._place} can be neither created nor read, expected one of the two: see that the file "
+                        "system or object store shows at once what was written"
+                    )
+                time.sleep(self._pause_s)
+            elif self._dies(found):
                 write_json(self._place, self._token)
                 self._confirm()
                 break
@@ -83,40 +99,43 @@ class Lock:
         self._stop.set()
         self._thread.join()
         if self._is_mine():
+            self._heart.unlink(missing_ok=True)
             self._place.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise `LockedError` if somebody else has taken the lock, who held this one for dead: stop writing then."""
         if not self._is_mine():
-            raise LockedError(f"{self._describe(self._read())}; this run took too long to renew its lock and stops")
+            raise LockedError(
+                f"{self._describe(self._read(self._place))}; this run took too long to renew its lock and stops"
+            )
 
     def _create(self) -> bool:
         """Write the token where none lies; return whether none did."""
         data = json.dumps(self._token).encode()
         try:
-            create_bytes(self._place, data)
+            is_alone = create_bytes(self._place, data)
         except FileExistsError:
             return False
-        if not is_local(self._place):
+        if not is_alone:
             self._confirm()
         return True
 
     def _confirm(self) -> None:
         time.sleep(min(1.0, self._dead_after_s / 4))
         if not self._is_mine():
-            raise LockedError(f"{self._describe(self._read())}; wait until it ends")
+            raise LockedError(f"{self._describe(self._read(self._place))}; wait until it ends")
 
     def _dies(self, found: bytes) -> bool:
-        """Watch a token; return whether its holder is dead, or False if the lock was given back meanwhile."""
+        """Watch who holds a token; return whether they are dead, or False if the lock was given back meanwhile."""
         if self._is_gone(found):
             return True
-        give_up = time.monotonic() + self._dead_after_s
+        beat, give_up = self._read(self._heart), time.monotonic() + self._dead_after_s
         while time.monotonic() < give_up:
-            time.sleep(min(0.5, self._interval_s / 2))
-            now = self._read()
+            time.sleep(self._pause_s)
+            now = self._read(self._place)
             if now is None:
                 return False
-            if now != found:
+            if now != found or self._read(self._heart) != beat:
                 raise LockedError(f"{self._describe(now)}; wait until it ends")
         return True
 
@@ -134,12 +153,13 @@ class Lock:
         return False
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._interval_s):
+        for beat in count(1):
+            if self._stop.wait(self._interval_s):
+                return
             try:
                 if not self._is_mine():
                     return
-                self._token["beat"] += 1
-                write_json(self._place, self._token)
+                write_json(self._heart, {"token": self._token["token"], "beat": beat})
             except OSError:  # the file system may be back at the next beat; if not, others may take the lock
                 continue
             except Exception:  # a store's client may raise anything
@@ -147,22 +167,24 @@ class Lock:
                     raise
 
     def _is_mine(self) -> bool:
-        return bool(_parse(self._read()).get("token") == self._token["token"])
+        return bool(_parse(self._read(self._place)).get("token") == self._token["token"])
 
-    def _read(self) -> bytes | None:
+    @property
+    def _pause_s(self) -> float:
+        return min(0.5, self._interval_s / 2)
+
+    @staticmethod
+    def _read(place: UPath) -> bytes | None:
         try:
-            if is_local(self._place):
-                return Path(self._place.path).read_bytes()
-            # In one request: a heartbeat between two of them would make another file of it.
-            return bytes(self._place.fs.cat_file(self._place.path))
+            return read_bytes(place)
         except FileNotFoundError:
             return None
         except OSError:
             raise
         except Exception as error:  # a store's client may raise anything
-            if is_local(self._place):
+            if is_local(place):
                 raise
-            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(self._place)) from error
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(place)) from error
 
     def _describe(self, found: bytes | None) -> str:
         holder = _parse(found)

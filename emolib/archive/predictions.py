@@ -42,7 +42,11 @@ class Part:
 
     def path(self, pred: AnyPath, table: str) -> UPath:
         """Return where the part lies in a table."""
-        return _folder(pred, table, self.date) / f"part-{self.run_id}-{self.block:06d}.parquet"
+        return resolve(pred) / self.name(table)
+
+    def name(self, table: str) -> str:
+        """Return where the part lies, as a path below the predictions."""
+        return f"{_folder(table, self.date)}/part-{self.run_id}-{self.block:06d}.parquet"
 
 
 def is_predictions(pred: AnyPath) -> bool:
@@ -106,22 +110,22 @@ def files_of_calls(pred: AnyPath) -> dict[str, list[UPath]]:
 
 def place_of_calls(pred: AnyPath, date: str) -> UPath:
     """Return where the calls of a date lie."""
-    return _folder(pred, "calls", date) / "calls.parquet"
+    return resolve(pred) / _folder("calls", date) / "calls.parquet"
 
 
-def _folder(pred: AnyPath, table: str, date: str) -> UPath:
+def _folder(table: str, date: str) -> str:
     """Return where the rows of a date lie in a table: below it, whatever a plan says."""
     name = f"date={date}"
     if not _DATE.fullmatch(name):
         raise SettingsError(
-            f"date {date!r} found for rows of {pred}, expected one such as 2026-11-25: the plan that says it was "
+            f"date {date!r} found for rows of {table}, expected one such as 2026-11-25: the plan that says it was "
             "changed; put it back from a copy"
         )
-    return resolve(pred) / table / name
+    return f"{table}/{name}"
 
 
 def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes: Sequence[str]) -> None:
-    """Write the rows of a block to a table; the same rows give the same bytes.
+    """Write the rows of a block to a table, in place of those that are there; the same rows give the same bytes.
 
     Raises
     ------
@@ -133,11 +137,22 @@ def write_part(pred: AnyPath, table: str, part: Part, rows: pa.Table, *, classes
 
 def write_rows(place: UPath, rows: pa.Table, expected: pa.Schema) -> None:
     """Write a file of a table whole, in place of the one that is there; `ValueError` where the schema is not its."""
+    write_bytes(place, parquet(rows, expected))
+
+
+def parquet(rows: pa.Table, expected: pa.Schema) -> bytes:
+    """Return the bytes of a file of a table.
+
+    Raises
+    ------
+    ValueError
+        If the rows have not this schema.
+    """
     if not rows.schema.equals(expected, check_metadata=True):
         raise ValueError(f"rows with the schema\n{rows.schema}\nfound, expected\n{expected}")
     sink = pa.BufferOutputStream()
     pq.write_table(rows.combine_chunks(), sink, compression="zstd")
-    write_bytes(place, sink.getvalue().to_pybytes())
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection[str] | None = None) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import socket
 from datetime import UTC, datetime
 from typing import Any
 
+from emolib.archive.lock import Lock
 from emolib.config import Settings, parse
 from emolib.errors import SettingsError
 from emolib.storage import AnyPath, read_json, resolve, write_json
@@ -75,8 +76,10 @@ def successor(pred: AnyPath, model_id: str) -> Promotion | None:
     return trace[-1] if model_id in named and trace[-1].model_id != model_id else None
 
 
-def record(pred: AnyPath, *, replaced: str, model: str, model_id: str, agreement: dict[str, Any] | None) -> Promotion:
-    """Let a model take over, and return what is written down of it. Only for the holder of the lock."""
+def record(
+    pred: AnyPath, *, replaced: str, model: str, model_id: str, agreement: dict[str, Any] | None, lock: Lock
+) -> Promotion:
+    """Let a model take over, and return what is written down of it."""
     entry = Promotion(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         by=f"{_account()}@{socket.gethostname()}",
@@ -86,6 +89,7 @@ def record(pred: AnyPath, *, replaced: str, model: str, model_id: str, agreement
         agreement=agreement,
     )
     trace = [each.model_dump(mode="json") for each in (*promotions(pred), entry)]
+    lock.check()
     write_json(_place(pred), {"promotions": trace})
     return entry
 

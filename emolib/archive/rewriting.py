@@ -15,26 +15,24 @@ import pyarrow.compute as pc
 
 from emolib.archive.joining import mark_stale
 from emolib.archive.ledger import Run
+from emolib.archive.lock import Lock
 from emolib.archive.predictions import Part, committed, part_of, scan, write_part
 from emolib.archive.schemas import schema
 from emolib.archive.shadow import tables_of_blocks
 from emolib.storage import AnyPath, resolve
 
 
-def make_room(run: Run) -> int:
-    """Take out what older runs have of the recordings that a run is still to replace; return their number.
-
-    Only for the holder of the lock.
-    """
+def make_room(run: Run, *, lock: Lock) -> int:
+    """Take out what older runs have of the recordings that a run is still to replace; return their number."""
     plan = run.plan("recording_id", "block", where=pc.field("replaces"))
     replaced = plan.loc[plan["block"].isin(run.todo()["block"]), "recording_id"]
     if replaced.empty:
         return 0
     older = [part for part in committed(run.pred) if part.run_id < run.run_id]
-    return take_out(run.pred, set(replaced), older)
+    return take_out(run.pred, set(replaced), older, lock=lock)
 
 
-def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -> int:
+def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part], *, lock: Lock) -> int:
     """Take the rows of some recordings out of some parts of every table, and return the number of recordings.
 
     Each part is written anew without them, its `recordings` last: as long as that names one of them, there is something
@@ -44,7 +42,7 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
     gone = pa.array(sorted(recording_ids), pa.string())
     taken, holding = 0, _holding(pred, parts, gone)
     if holding:
-        mark_stale(pred, holding, gone)
+        mark_stale(pred, holding, gone, lock=lock)
     tables = tables_of_blocks(pred)
     for part in holding:
         classes = Run.open(pred, part.run_id).config.classes
@@ -56,6 +54,7 @@ def take_out(pred: AnyPath, recording_ids: Collection[str], parts: list[Part]) -
             left = rows.filter(pc.invert(named))
             if table == "recordings":
                 left = _alone(left, gone)
+            lock.check()
             write_part(root, table, part, left, classes=classes)
             if table == "recordings":
                 taken += pc.sum(named).as_py()

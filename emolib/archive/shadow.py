@@ -2,7 +2,7 @@
 
 The candidate sees the very windows that the model labels, of calls that their own ids choose, so the same ones every
 night. Its rows lie in ``PRED/_shadow/<model_id>/windows/date=…/part-…`` in the form of the table `windows`; each part
-is written before those of its block, counts with them, and goes with them. They are there to be compared (see
+is created before those of its block, counts with them, and goes with them. They are there to be compared (see
 `emolib.archive.agreement`).
 """
 
@@ -61,7 +61,12 @@ class Shadow(Settings):
 
 def place_of(pred: AnyPath, model_id: str) -> UPath:
     """Return where the rows of a candidate lie: a folder with a table `windows`, as predictions have it."""
-    return resolve(pred) / _FOLDER / model_id
+    return resolve(pred) / folder_of(model_id)
+
+
+def folder_of(model_id: str) -> str:
+    """Return the same as a path below the predictions."""
+    return f"{_FOLDER}/{model_id}"
 
 
 def candidates(pred: AnyPath) -> list[str]:

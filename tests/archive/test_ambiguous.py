@@ -12,6 +12,7 @@ import pytest
 from emolib.archive import read
 from emolib.archive.rewriting import make_room
 from emolib.archive.verification import verify
+from tests.archive.conftest import holding
 
 
 @pytest.mark.parametrize("form", ["2024-05-01/{}.wav", pytest.param("2024-05-01 {}/0.wav", marks=pytest.mark.slow)])
@@ -38,7 +39,7 @@ def test_one_row_until_one_of_them_goes(form: str, start: Any, finish: Any, arch
     (archive / names[0]).unlink()
     second = start(tmp_path / "P")
     assert second.plan()["uri"].tolist() == [names[1]]
-    make_room(second)
+    holding(second.pred, make_room, second)
     finish(second)
     rows = read(tmp_path / "P", table="recordings").set_index("uri")
     assert (len(rows), rows.loc[names[1], "code"]) == (9, "ok")

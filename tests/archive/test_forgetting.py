@@ -20,7 +20,7 @@ from emolib.archive.predictions import files
 from emolib.archive.verification import verify
 from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import list_recordings
-from tests.archive.conftest import killed_before_write, voice
+from tests.archive.conftest import holding, killed_before_write, voice
 from tests.conftest import sampled
 
 URI = "2024-05-01/1.wav"
@@ -44,8 +44,8 @@ def _due(pred: Path, archive: Path, choice: Choice | None = None) -> list[str]:
 
 def _erase(pred: Path, call_id: str) -> int:
     names = forgetting.recordings_of(pred, call_id)
-    forgetting.bury(pred, names)
-    return forgetting.forget(pred, names)
+    holding(pred, forgetting.bury, pred, names)
+    return holding(pred, forgetting.forget, pred, names)
 
 
 def test_an_erased_call_leaves_no_trace_and_does_not_come_back(archive: Path, pred: Path) -> None:
@@ -82,8 +82,8 @@ def test_an_erasure_that_is_killed_is_finished_by_the_next(archive: Path, pred: 
 
 def test_days_beyond_retention_go_and_are_not_scored_again(archive: Path, pred: Path) -> None:
     before = read(pred, table="windows")
-    assert forgetting.forget_before(pred, "2024-05-02") == 3
-    assert forgetting.forget_before(pred, "2024-05-02") == 0
+    assert holding(pred, forgetting.forget_before, pred, "2024-05-02") == 3
+    assert holding(pred, forgetting.forget_before, pred, "2024-05-02") == 0
     assert verify(pred).problems == []
     expected = before[before["date"] >= "2024-05-02"].reset_index(drop=True)
     pd.testing.assert_frame_equal(read(pred, table="windows"), expected)
@@ -96,7 +96,7 @@ def test_days_beyond_retention_go_and_are_not_scored_again(archive: Path, pred: 
 def test_a_night_after_both(archive: Path, pred: Path, write: Any) -> None:
     late = read(pred, table="recordings").query("uri == '2024-05-02/mono.wav'")["call_id"].iloc[0]
     _erase(pred, late)
-    forgetting.forget_before(pred, "2024-05-02")
+    holding(pred, forgetting.forget_before, pred, "2024-05-02")
     write(archive / "2024-05-03/new.wav", b"RIFF")
     assert _due(pred, archive, Choice(keep_since="2024-05-02")) == ["2024-05-03/new.wav"]
 
@@ -110,10 +110,10 @@ def test_a_recording_that_was_dated_otherwise_once_keeps_its_rows_of_today(
     finish(start(pred))
     os.utime(place, (1_750_000_000,) * 2)
     run = start(pred)
-    rewriting.make_room(run)
+    holding(run.pred, rewriting.make_room, run)
     finish(run)
     expected = read(pred, table="windows").query("date >= '2025-01-01'")
-    forgetting.forget_before(pred, "2025-01-01")
+    holding(pred, forgetting.forget_before, pred, "2025-01-01")
     assert verify(pred).problems == []
     assert len(read(pred, table="windows")) == len(expected) > 0
 
@@ -129,9 +129,9 @@ def test_what_a_late_worker_brings_back_is_forgotten_again(start: Any, archive: 
     write(archive / "2024-05-04/late.wav", voice(9, seed=91))
     run = start(pred)
     (row,) = run.plan().itertuples()
-    forgetting.bury(pred, [row.recording_id])
+    holding(pred, forgetting.bury, pred, [row.recording_id])
     blocks.score_block(str(pred), run.run_id, 0)
-    assert forgetting.forget_buried(pred) == 1
+    assert holding(pred, forgetting.forget_buried, pred) == 1
     assert "late.wav" not in _everything(pred)
 
 
@@ -142,9 +142,9 @@ def test_retention_keeps_what_was_undated_once(start: Any, finish: Any, archive:
     finish(start(pred))
     os.utime(place, (1_500_000_000,) * 2)
     run = start(pred)
-    rewriting.make_room(run)
+    holding(run.pred, rewriting.make_room, run)
     finish(run)
-    forgetting.forget_before(pred, "2024-05-01")
+    holding(pred, forgetting.forget_before, pred, "2024-05-01")
     assert verify(pred).problems == []
     assert "undated.wav" not in read(pred, table="recordings")["uri"].tolist()
 
@@ -174,7 +174,7 @@ def test_a_clock_that_is_behind_removes_nothing(pred: Path) -> None:
     for clock in ("1970-01-01", "2000-01-01", "2024-04-30"):
         for newest in ("", "2024-05-03"):
             assert not _refused(pred, 1, clock, newest)
-        assert forgetting.forget_before(pred, forgetting.kept_since(date.fromisoformat(clock), 1)) == 0
+        assert holding(pred, forgetting.forget_before, pred, forgetting.kept_since(date.fromisoformat(clock), 1)) == 0
 
 
 def test_more_than_half_of_the_rows_go_only_if_an_earlier_run_kept_so_few(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emolib.archive import blocks, read
+from emolib.archive import blocks, commits, read
 from emolib.archive.ledger import Run, byte_rates, check_out, known, open_runs, remove_unstarted, runs, strays
 from emolib.archive.planning import plan
 from emolib.archive.predictions import Part, committed, parts
@@ -18,6 +18,7 @@ from emolib.archive.verification import verify
 from emolib.config import ScoringConfig
 from emolib.errors import EmolibError, OutputError, SettingsError
 from emolib.sound.manifest import list_recordings
+from tests.archive.conftest import holding
 
 VOLATILE = ["run_id", "attempts", "message", "version"]
 
@@ -66,15 +67,15 @@ def test_a_run_that_was_interrupted_gives_the_same_rows_as_one_that_was_not(
     run = start(pred)
     first, second, *_ = run.blocks()["block"]
     blocks.score_block(str(pred), run.run_id, first)
-    write_part = blocks.write_part
+    create_bytes = commits.create_bytes
 
-    def dies_before_the_commit(pred: Any, table: str, *rest: Any, **named: Any) -> None:
-        if table == "recordings":
+    def dies_before_the_commit(path: Any, data: bytes) -> bool:
+        if "recordings" in path.parts:
             raise KeyboardInterrupt
-        write_part(pred, table, *rest, **named)
+        return create_bytes(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "write_part", dies_before_the_commit)
+        patch.setattr(commits, "create_bytes", dies_before_the_commit)
         with pytest.raises(KeyboardInterrupt):
             blocks.score_block(str(pred), run.run_id, second)
 
@@ -96,7 +97,7 @@ def test_a_full_disk_ends_a_run_and_what_may_pass_does_not(
     def fails(*rest: Any, **named: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(blocks, "write_part", fails)
+    monkeypatch.setattr(commits, "create_bytes", fails)
     with pytest.raises(raised, match=os.strerror(number)):
         blocks.score_block(str(tmp_path / "pred"), run.run_id, 0)
     assert len(run.todo()) == len(run.blocks())
@@ -167,7 +168,7 @@ def test_a_plan_learns_how_much_sound_a_file_holds(
 def test_a_run_sweeps_what_it_left_before_it_is_closed(start: Any, finish: Any, tmp_path: Path) -> None:
     run = start(tmp_path)
     with pytest.raises(ValueError, match="blocks left"):
-        run.close({})
+        holding(run.pred, run.close, {})
     folder = tmp_path / "windows" / "date=2024-05-01"
     folder.mkdir(parents=True)
     litter = folder / f".part-{run.run_id}-000000.parquet.12345678.partial"
@@ -180,7 +181,7 @@ def test_a_run_sweeps_what_it_left_before_it_is_closed(start: Any, finish: Any, 
 def test_an_abandoned_run_keeps_what_it_committed(start: Any, finish: Any, tmp_path: Path) -> None:
     run = start(tmp_path)
     blocks.score_block(str(tmp_path), run.run_id, 0)
-    run.close({}, abandoned=True)
+    holding(run.pred, run.close, {}, abandoned=True)
     assert verify(tmp_path).problems == []
     finish(start(tmp_path))
     assert verify(tmp_path).problems == []
@@ -192,7 +193,7 @@ def test_a_run_that_died_before_its_plan_was_stored_is_removed(start: Any, pred:
     (dead.folder / "plan.json").unlink()
     assert open_runs(pred) == []
     assert [problem for problem in verify(pred).problems if "died before" in problem]
-    assert remove_unstarted(pred) == [dead.run_id]
+    assert holding(pred, remove_unstarted, pred) == [dead.run_id]
     assert verify(pred).problems == []
 
 
@@ -204,7 +205,7 @@ def test_what_is_no_run_is_left_and_named(start: Any, finish: Any, pred: Path) -
     (pred / "_runs" / "notes.txt").write_text("mine")
     before = len(runs(pred))
     finish(start(pred))
-    assert remove_unstarted(pred) == []
+    assert holding(pred, remove_unstarted, pred) == []
     assert strays(pred) == ["20260101T000000-0000.old", "20260101T000000-000g", "backup", "notes.txt"]
     assert len(list((pred / "_runs").glob("*/kept.txt"))) == 3
     assert len(runs(pred)) == before + 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from emolib.archive.lock import LOCK_NAME, Lock
+from emolib.archive.lock import BEAT_NAME, LOCK_NAME, Lock
 from emolib.errors import LockedError
 from tests.conftest import wait_for
 
@@ -127,6 +127,47 @@ def test_a_store_whose_client_raises_anything_for_a_while(monkeypatch: pytest.Mo
             with pytest.raises(OSError, match="no endpoint answered"):
                 lock.check()
         lock.check()
-        before = json.loads((store / LOCK_NAME).read_text())["beat"]
-        wait_for(lambda: json.loads((store / LOCK_NAME).read_text())["beat"] > before, "a heartbeat")
+        wait_for((store / BEAT_NAME).exists, "a heartbeat")
+        before = (store / BEAT_NAME).read_bytes()
+        wait_for(lambda: (store / BEAT_NAME).read_bytes() != before, "a heartbeat")
     assert not (store / LOCK_NAME).exists()
+    assert not (store / BEAT_NAME).exists()
+
+
+def test_a_holder_that_was_held_for_dead_does_not_write_over_the_taker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks whose token lies there, is taken over, and only then writes its heartbeat."""
+    looked, go_on = threading.Event(), threading.Event()
+    is_mine = Lock._is_mine
+
+    def looks(self: Lock) -> bool:
+        found = is_mine(self)
+        if threading.current_thread().name == "emolib-lock" and not go_on.is_set():
+            looked.set()
+            go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(Lock, "_is_mine", looks)
+    with Lock(tmp_path, interval_s=0.05) as lock:
+        assert looked.wait(60)
+        with Lock(tmp_path, **DEAD) as taker:
+            go_on.set()
+            lock._thread.join(60)
+            taker.check()
+            with pytest.raises(LockedError):
+                lock.check()
+
+
+def test_a_lock_that_is_there_and_not_there_is_no_endless_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an object store shows it that lists what was removed."""
+    tries = []
+
+    def exists(*arguments: object) -> bool:
+        tries.append(1)
+        raise FileExistsError
+
+    monkeypatch.setattr("emolib.archive.lock.create_bytes", exists)
+    with pytest.raises(LockedError, match="neither created nor read"), Lock(tmp_path, interval_s=0.2, dead_after_s=1):
+        pass
+    assert len(tries) < 20

@@ -26,6 +26,7 @@ from emolib.errors import Code, SettingsError
 from emolib.sound.manifest import list_recordings
 from emolib.sound.sketches import sketch_recordings
 from emolib.storage import absolute, below, is_same, names_in, new_folder, resolve
+from tests.archive.conftest import holding
 from tests.faults.proxy import object_store
 
 _PLANNED = ("2024-05-01", "path", "call", 9.0)  # of a recording, after its size
@@ -73,7 +74,7 @@ def test_a_noted_date_that_leaves_the_predictions(pred: Path, tmp_path: Path) ->
     (pred / "_stale.json").write_text(json.dumps({"dates": ["../../elsewhere"]}))
     before = _files(tmp_path)
     with pytest.raises(SettingsError, match="expected one such as"):
-        refresh_calls(pred)
+        holding(pred, refresh_calls, pred)
     assert _files(tmp_path) == before
 
 
@@ -168,7 +169,7 @@ def test_predictions_may_lie_in_a_folder_of_any_name(
     assert len(read(pred, table="recordings")) == 8
     assert not verify(pred, folder=tmp_path).problems
     assert len(read(f"./{name}", table="windows")) > 0
-    refresh_calls(pred)
+    holding(pred, refresh_calls, pred)
     assert {path.name for path in tmp_path.iterdir()} - {name, "archive", ".duckdb"} == set()
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from emolib.archive import read, rewriting
+from emolib.archive import blocks, forgetting, promotion, read, rewriting
+from emolib.archive.joining import refresh_calls
 from emolib.archive.ledger import Run, open_runs
+from emolib.archive.lock import LOCK_NAME, Lock
 from emolib.archive.verification import verify
-from emolib.errors import AudioError, Code
-from tests.archive.conftest import killed_before_write, voice, write_call
+from emolib.errors import AudioError, Code, LockedError
+from tests.archive.conftest import holding, killed_before_write, voice, write_call
 from tests.conftest import sampled
 
 
@@ -37,7 +39,7 @@ def _same_tables(one: Path, other: Path) -> None:
 
 
 def _replace(run: Run, finish: Any) -> None:
-    rewriting.make_room(run)
+    holding(run.pred, rewriting.make_room, run)
     finish(run)
 
 
@@ -47,8 +49,8 @@ def test_what_changed_is_scored_again_and_has_one_row(start: Any, finish: Any, a
     planned = run.plan()
     assert sorted(planned["uri"]) == ["2024-05-01/0.wav", "2024-05-01/1.wav", "2024-05-03/empty.wav"]
     assert (planned["replaces"].all(), planned["attempts"].tolist()) == (True, [1, 1, 1])
-    assert rewriting.make_room(run) == 3
-    assert rewriting.make_room(run) == 0, "it was done"
+    assert holding(run.pred, rewriting.make_room, run) == 3
+    assert holding(run.pred, rewriting.make_room, run) == 0, "it was done"
     finish(run)
     assert verify(pred).problems == []
     codes = read(pred, table="recordings").set_index("uri")["code"]
@@ -71,7 +73,7 @@ def test_a_replacement_that_is_killed_is_finished_by_the_next_run(
     _change(archive)
     run = start(pred)
     with killed_before_write(written):
-        rewriting.make_room(run)
+        holding(run.pred, rewriting.make_room, run)
     assert [problem for problem in verify(pred).problems if not _is_of_now(problem)] == []
     (again,) = open_runs(pred)
     _replace(again, finish)
@@ -115,8 +117,8 @@ def test_an_overtaken_run_takes_out_no_row_of_a_newer_one(start: Any, finish: An
     first = start(pred)
     second = start(pred)
     _replace(second, finish)
-    assert rewriting.make_room(first) == 0
-    first.close({}, abandoned=True)
+    assert holding(first.pred, rewriting.make_room, first) == 0
+    holding(first.pred, first.close, {}, abandoned=True)
     assert verify(pred).problems == []
 
 
@@ -130,3 +132,33 @@ def test_two_rows_of_a_recording_are_mended_by_the_next_run(start: Any, finish: 
     assert run.plan()["uri"].tolist() == ["2024-05-04/late.wav"]
     _replace(run, finish)
     assert verify(pred).problems == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run, gone, lock: rewriting.make_room(run, lock=lock),
+        lambda run, gone, lock: run.close({}, lock=lock, abandoned=True),
+        lambda run, gone, lock: run.commits.unseal(lock=lock),
+        lambda run, gone, lock: forgetting.forget(run.pred, gone, lock=lock),
+        lambda run, gone, lock: forgetting.forget_before(run.pred, "2024-05-02", lock=lock),
+        lambda run, gone, lock: forgetting.bury(run.pred, gone, lock=lock),
+        lambda run, gone, lock: refresh_calls(run.pred, ["2024-05-01"], lock=lock),
+        lambda run, gone, lock: promotion.record(
+            run.pred, replaced="fake", model="new", model_id="new", agreement=None, lock=lock
+        ),
+    ],
+    ids=["replacement", "closing", "going on", "erasure", "retention", "tombstones", "calls", "promotion"],
+)
+def test_whoever_lost_the_lock_writes_nothing_more(change: Any, start: Any, archive: Path, pred: Path) -> None:
+    _change(archive)
+    run = start(pred)
+    blocks.score_block(str(pred), run.run_id, 0)
+    gone = {each.recording_id for each in run.planned(0)}
+    with Lock(pred, interval_s=60) as lock:
+        token = (pred / LOCK_NAME).read_text().replace('"token": "', '"token": "not ')
+        (pred / LOCK_NAME).write_text(token)
+        before = {path: path.read_bytes() for path in pred.rglob("*") if path.is_file()}
+        with pytest.raises(LockedError, match="took too long to renew its lock"):
+            change(run, gone, lock)
+        assert {path: path.read_bytes() for path in pred.rglob("*") if path.is_file()} == before

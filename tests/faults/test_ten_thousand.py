@@ -9,6 +9,7 @@ import pytest
 from emolib import archive
 from emolib.archive.blocks import score_block
 from emolib.archive.ledger import Run, known
+from emolib.archive.lock import Lock
 from emolib.archive.planning import plan
 from emolib.archive.run_settings import run_config
 from emolib.archive.verification import verify
@@ -52,7 +53,8 @@ def test_twenty_ways_to_be_broken(model: Path, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "P", config=config, plan=[planned])
     for block in run.todo()["block"]:
         score_block(str(run.pred), run.run_id, block)
-    run.close({})
+    with Lock(run.pred) as lock:
+        run.close({}, lock=lock)
     _assert_outcomes(tmp_path / "P", 20, 1)
 
 
