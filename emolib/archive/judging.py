@@ -250,7 +250,7 @@ def _calls(channels: pd.DataFrame, known: pd.DataFrame, listened: list[_Listened
         .merge(channels[["uri", "channel", "call_id"]], on=["uri", "channel"])
     )
     own = channels.merge(customer[["uri", "channel"]].drop_duplicates(), on=["uri", "channel"])
-    own = own[own["windows_scored"] > 0]
+    own = own[own["windows_scored"] > 0].astype({"windows_scored": np.int64})  # of none of these it is missing
     signed = (own["polarity_positive"] - own["polarity_negative"]).astype(np.float64) * own["windows_scored"]
     calls = pd.DataFrame(
         {

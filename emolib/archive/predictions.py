@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from upath import UPath
 
-from emolib.archive.schemas import KEYS, TABLES, schema
+from emolib.archive.schemas import KEYS, TABLES, classes_in, schema
 from emolib.archive.segments import segments
 from emolib.errors import SettingsError
 from emolib.storage import AnyPath, bucket_expected, is_local, resolve, write_bytes
@@ -30,6 +30,8 @@ from emolib.storage import AnyPath, bucket_expected, is_local, resolve, write_by
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 _PART = re.compile(r"part-(\d{8}T\d{6}-[0-9a-f]{4})-(\d{6,})\.parquet")
 DATE_TYPE = "datetime64[s]"
+# pandas' own types: NumPy's know no missing number, and what a column is would depend on the rows that are read.
+_WHOLE_NUMBERS = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -175,7 +177,8 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
     pandas.DataFrame
         The columns of `emolib.archive.schemas.COLUMNS`, or of `emolib.archive.segments.COLUMNS`, and, last, ``date`` as
         datetime64[s] (midnight). Rows are sorted by date and the table's keys, so they do not depend on how the work
-        was cut into blocks.
+        was cut into blocks. The columns and their types do not depend on which rows are read: whole numbers that may be
+        missing are Int32 or Int64, with ``pandas.NA`` for those that are, and a channel that is a key is int32.
 
     Raises
     ------
@@ -189,35 +192,43 @@ def read(pred: AnyPath, *, table: str, date: str | None = None, runs: Collection
     require_predictions(pred)
     if table == "calls":
         return _read_calls(pred, date, runs)
+    done = committed(pred)
+    columns = _columns(pred, table, done)
     by_date: dict[str, list[Part]] = {}
-    for part in committed(pred):
+    for part in done:
         if (date is None or part.date == date) and (runs is None or part.run_id in runs):
             by_date.setdefault(part.date, []).append(part)
-    if not by_date:
-        return _no_rows(table)
-    # Columns are only ever added, so the newest part has them all.
-    newest = max((part for group in by_date.values() for part in group), key=lambda part: (part.run_id, part.block))
-    place = newest.path(pred, table)
-    columns = pq.read_schema(place.path, filesystem=filesystem(place))
     frames = [
-        scan(pred, table, group, columns)
-        .to_table()
-        .sort_by([(key, "ascending") for key in KEYS[table]])
-        .to_pandas()
-        .assign(date=pd.Timestamp(day))
+        _frame(scan(pred, table, group, columns).to_table(), table).assign(date=pd.Timestamp(day))
         for day, group in by_date.items()
-    ]
+    ] or [_no_rows(table, columns)]
     return pd.concat(frames, ignore_index=True).astype({"date": DATE_TYPE})
+
+
+def _columns(pred: AnyPath, table: str, done: Sequence[Part]) -> pa.Schema:
+    """Return the columns of a table: those of its newest part, and what that lacks if an older version wrote it."""
+    if not done:
+        return schema(table, ())
+    place = max(done, key=lambda part: (part.run_id, part.block)).path(pred, table)
+    return schema(table, classes_in(table, pq.read_schema(place.path, filesystem=filesystem(place)).names))
+
+
+def _frame(rows: pa.Table, table: str) -> pd.DataFrame:
+    """Return rows as pandas has them, sorted by their keys."""
+    ordered = rows.sort_by([(key, "ascending") for key in KEYS[table]])
+    types = {key: ordered.schema.field(key).type for key in KEYS[table]}
+    numbers = {key: kind.to_pandas_dtype() for key, kind in types.items() if kind in _WHOLE_NUMBERS}
+    return ordered.to_pandas(types_mapper=_WHOLE_NUMBERS.get).astype(numbers)
 
 
 def _read_calls(pred: AnyPath, date: str | None, runs: Collection[str] | None) -> pd.DataFrame:
     frames = []
     for day, places in files_of_calls(pred).items():
         if date is None or day == date:
-            rows = calls_in(places).sort_by("call_id").to_pandas().assign(date=pd.Timestamp(day))
+            rows = _frame(calls_in(places), "calls").assign(date=pd.Timestamp(day))
             frames.append(rows if runs is None else rows[rows["run_id"].isin(set(runs))])
     if not frames:
-        return _no_rows("calls")
+        return _no_rows("calls", schema("calls", ()))
     # A call that is on its way from one date to another stands under both for a moment.
     rows = pd.concat(frames).drop_duplicates("call_id")
     return rows.reset_index(drop=True).astype({"date": DATE_TYPE})
@@ -234,8 +245,8 @@ def calls_in(places: Sequence[UPath]) -> pa.Table:
     return found.to_table().cast(whole)
 
 
-def _no_rows(table: str) -> pd.DataFrame:
-    return schema(table, ()).empty_table().to_pandas().assign(date=pd.Series(dtype=DATE_TYPE))
+def _no_rows(table: str, columns: pa.Schema) -> pd.DataFrame:
+    return _frame(columns.empty_table(), table).assign(date=pd.Series(dtype=DATE_TYPE))
 
 
 def scan(pred: AnyPath, table: str, group: Sequence[Part], columns: pa.Schema) -> ds.Dataset:

@@ -7,13 +7,14 @@ lacks the newer ones, and readers show them as null.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
+_OF_CLASS = "<class>"
 
 DataType: TypeAlias = Any  # pyarrow carries no types
 
@@ -212,6 +213,21 @@ def columns(table: str, classes: Sequence[str]) -> list[Column]:
     return [expanded for column in COLUMNS[table] for expanded in _expand(column, classes)]
 
 
+def classes_in(table: str, names: Iterable[str]) -> list[str]:
+    """Return the classes that have columns among those of a table.
+
+    Examples
+    --------
+    >>> classes_in("windows", schema("windows", ["negative", "positive"]).names), classes_in("calls", ["call_id"])
+    (['negative', 'positive'], [])
+    """
+    marked = next((column.name for column in COLUMNS[table] if column.name.endswith(_OF_CLASS)), None)
+    if marked is None:
+        return []
+    prefix = marked.removesuffix(_OF_CLASS)
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
 def markdown() -> str:
     """Return the tables and their columns as Markdown, for people."""
     lines = []
@@ -226,8 +242,8 @@ def markdown() -> str:
 
 
 def _expand(column: Column, classes: Sequence[str]) -> Iterator[Column]:
-    if "<class>" not in column.name:
+    if not column.name.endswith(_OF_CLASS):
         yield column
         return
     for name in classes:
-        yield replace(column, name=column.name.replace("<class>", name))
+        yield replace(column, name=column.name.replace(_OF_CLASS, name))

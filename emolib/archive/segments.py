@@ -50,7 +50,7 @@ def segments(windows: pd.DataFrame) -> pd.DataFrame:
     """
     dated = [*COLUMNS, *(["date"] if "date" in windows else [])]
     if windows.empty:
-        return windows.reindex(columns=dated)
+        return windows.reindex(columns=dated).astype({"windows": np.int64})
     start, end = windows["start_s"].to_numpy(), windows["end_s"].to_numpy()
     same = _as_before(windows["recording_id"]) & _as_before(windows["channel"])
     joined = np.zeros(len(windows), bool)

@@ -40,6 +40,40 @@ def test_reading_one_date(stored_predictions: Path) -> None:
     assert read(stored_predictions, table="windows", date="1999-01-01").empty
 
 
+@pytest.mark.parametrize("table", [*TABLES, "segments"])
+def test_columns_and_their_types_do_not_depend_on_which_rows_are_read(stored_predictions: Path, table: str) -> None:
+    """Of the days of this archive one has whole numbers everywhere, one lacks some, one has nothing that was scored."""
+    whole = read(stored_predictions, table=table)
+    days: list[dict[str, Any]] = [{"date": day} for day in ("2024-05-01", "2024-05-02", "2024-05-03", "1999-01-01")]
+    for asked in [*days, {"runs": ["none"]}]:
+        some = read(stored_predictions, table=table, **asked)
+        assert list(some.dtypes.items()) == list(whole.dtypes.items()), asked
+
+
+def test_whole_numbers_stay_whole_beside_what_is_not_known(stored_predictions: Path) -> None:
+    """A number that may be missing has pandas' nullable type of its width, and a key NumPy's."""
+    recordings = read(stored_predictions, table="recordings").set_index("uri")
+    assert recordings["sampling_rate"].dtype == "Int32"
+    assert recordings["size"].dtype == "Int64"
+    assert recordings.loc["2024-05-01/0.wav", "sampling_rate"] == 8000
+    assert recordings.loc["2024-05-03/empty.wav", "sampling_rate"] is pd.NA
+    assert recordings["agent_interruptions"].dtype == "Int32"  # of all of them nobody knows it
+    assert read(stored_predictions, table="windows")["channel"].dtype == "int32"
+    assert read(stored_predictions, table="calls")["recordings"].dtype == "Int32"
+
+
+def test_parts_of_an_older_version_have_all_columns(pred: Path) -> None:
+    """Whether or not a newer one is read with them."""
+    whole = read(pred, table="recordings")
+    for part in parts(pred, "recordings"):
+        place = part.path(pred, "recordings")
+        old = schema("recordings", (), version=1)
+        pq.write_table(pq.read_table(place, partitioning=None).select(old.names).cast(old), place)
+    old_rows = read(pred, table="recordings")
+    assert list(old_rows.dtypes.items()) == list(whole.dtypes.items())
+    assert old_rows["content_hash"].isna().all()
+
+
 def test_uncommitted_rows_are_not_read(pred: Path) -> None:
     before = read(pred, table="windows")
     done = parts(pred, "recordings")[0]

@@ -51,6 +51,14 @@ def test_each_moment_is_in_one_segment_at_most_and_no_labelled_window_is_lost(
         assert (group["emotion"].to_numpy()[1:][touching] != group["emotion"].to_numpy()[:-1][touching]).all()
 
 
+def test_types_do_not_depend_on_what_was_labelled() -> None:
+    means = dict.fromkeys((f"polarity_{name}" for name in ("negative", "neutral", "positive")), np.float32)
+    windows = _table([[(0.0, 4.0, "a"), (2.0, 4.0, None)]]).astype(means)
+    expected = list(segments(windows).dtypes.items())
+    for others in (windows[:0], windows[1:]):
+        assert list(segments(others.reset_index(drop=True)).dtypes.items()) == expected
+
+
 def test_means_are_over_time() -> None:
     windows = _table([[(0.0, 4.0, "a"), (2.0, 4.0, "a"), (2.0, 4.0, "a")]]).assign(confidence=[0.5, 0.25, 0.75])
     (segment,) = segments(windows).itertuples()
