@@ -179,14 +179,14 @@ def _tables(rows: Sequence[RecordingRows], part: Part, config: RunConfig) -> dic
 
 
 def _committed(pred: str, part: Part, started: float) -> BlockResult:
-    """Return the numbers of a block that was done before, from its parts."""
+    """Return the numbers of a block that was done before, from its parts; nothing was decoded for it now."""
     recordings, windows = part.path(pred, "recordings"), part.path(pred, "windows")
-    rows = pq.read_table(recordings.path, columns=["code", "decoded_s"], filesystem=filesystem(recordings))
+    rows = pq.read_table(recordings.path, columns=["code"], filesystem=filesystem(recordings))
     return BlockResult(
         block=part.block,
         recordings=len(rows),
         by_code=dict(Counter(rows["code"].to_pylist())),
-        audio_s=sum(seconds or 0.0 for seconds in rows["decoded_s"].to_pylist()),
+        audio_s=0.0,
         windows=pq.read_metadata(windows.path, filesystem=filesystem(windows)).num_rows,
         seconds=time.monotonic() - started,
     )

@@ -28,7 +28,7 @@ class BlockResult:
     by_code
         Number of recordings by code.
     audio_s
-        Seconds of sound that were decoded.
+        Seconds of sound that were decoded in `seconds`; 0 where the block was done before.
     windows
         Number of windows scored.
     seconds

@@ -119,7 +119,8 @@ def test_a_block_may_run_twice(start: Any, bundle: Any, tmp_path: Path) -> None:
     asked = len(bundle.asked)
     two = blocks.score_block(str(tmp_path), run.run_id, 0)
     assert len(bundle.asked) == asked, "it is left as it is"
-    assert (one.by_code, one.windows, one.audio_s) == (two.by_code, two.windows, two.audio_s)
+    assert (one.by_code, one.windows) == (two.by_code, two.windows)
+    assert one.audio_s > two.audio_s == 0, "its sound is counted where its seconds are, or the speed would be too high"
     part.path(tmp_path, "recordings").unlink()
     blocks.score_block(str(tmp_path), run.run_id, 0)
     assert [part.path(tmp_path, table).read_bytes() for table in BLOCK_TABLES] == content
