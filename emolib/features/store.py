@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Mapping
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -269,20 +270,27 @@ class FeatureStore:
 
     @property
     def windows(self) -> pd.DataFrame:
-        """What each row is: the columns of `WINDOWS_SCHEMA`.
+        """What each row is: the columns of `WINDOWS_SCHEMA`; read when it is first asked for.
 
         Raises
         ------
         SettingsError
             If the table beside the store is missing or not the one that the store was made with.
         """
+        return self._windows.copy(deep=False)
+
+    @cached_property
+    def _windows(self) -> pd.DataFrame:
+        import pandas as pd
+
         table = windows_path(self.path)
         if not table.exists():
             raise SettingsError(f"{table} is missing, expected it beside {self.path}: copy both together")
         data = table.read_bytes()
         if _hash(data) != self._attribute("windows_hash"):
             raise SettingsError(f"{table} is not the table that {self.path} was made with: copy both together")
-        return pq.read_table(io.BytesIO(data)).to_pandas()
+        # NumPy's integers know no missing one, and the type would depend on the rows.
+        return pq.read_table(io.BytesIO(data)).to_pandas(types_mapper={pa.int8(): pd.Int8Dtype()}.get)
 
     def shard_windows(self, shard: int) -> list[dict[str, Any]]:
         """Return what the rows of one shard are, by the names of `WINDOWS_SCHEMA`, without reading the whole table."""

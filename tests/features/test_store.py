@@ -205,6 +205,19 @@ def test_a_table_that_belongs_to_another_store_is_refused(tmp_path: Path) -> Non
         _ = store.windows
 
 
+def test_the_table_is_read_once_and_its_reader_may_change_what_it_got(tmp_path: Path) -> None:
+    created(tmp_path / "S.zarr")
+    opened = FeatureStore.open(tmp_path / "S.zarr")
+    found = opened.windows
+    assert found["channel"].dtype == "Int8"
+    windows_path(opened.path).unlink()
+    found["emotion"] = "happy"
+    assert opened.windows["emotion"].tolist() == ["sad"] * _ROWS
+    assert opened.utterance_codes().tolist() == ["pending"] * _ROWS
+    with pytest.raises(SettingsError, match="missing"):
+        _ = FeatureStore.open(tmp_path / "S.zarr").windows
+
+
 def test_another_zarr_group_is_no_store(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "S.zarr", mode="w")
     with pytest.raises(SettingsError, match="no feature store"):
