@@ -6,7 +6,8 @@ Words become one of a few canonical emotions, and tasks are defined on those:
 - ``emotion3``: fear, surprise, sadness, negative (all other negative emotions), positive (all positive ones but
   surprise), neutral (with calm).
 - ``emotion8``: RAVDESS's eight words. Emotions that it lacks, such as boredom, have no class.
-- ``native``: the words as they are, of one vocabulary.
+- ``native``: the words as they are, of one vocabulary. Words that differ in case, or in a space for an underscore, are
+  one, which is then written in lower case: classes become columns, and SQL knows no case there.
 
 The order of a scheme's classes is fixed (`native`: alphabetical), because a model's outputs are in that order.
 """
@@ -172,7 +173,7 @@ def label(utterances: pd.DataFrame, scheme: LabelScheme) -> NDArray[np.int64]:
     """
     _refuse_unknown_words(utterances)
     class_of = _TASKS[scheme.name].class_of
-    number = {name: index for index, name in enumerate(scheme.classes)}
+    number = {_bare(name): index for index, name in enumerate(scheme.classes)}
     pairs = zip(utterances["emotion"], utterances["gender"], strict=True)
     return np.array([number.get(class_of(word, gender), -1) for word, gender in pairs], dtype=np.int64)
 
@@ -245,7 +246,7 @@ def _emotion8(word: str, _: object) -> str:
 
 
 def _native(word: str, _: object) -> str:
-    return word
+    return _bare(word)
 
 
 def _plain(name: str, polarity: Mapping[str, Polarity]) -> LabelScheme:
@@ -273,7 +274,12 @@ def _scheme8(_: pd.DataFrame) -> LabelScheme:
 
 
 def _scheme_native(utterances: pd.DataFrame) -> LabelScheme:
-    vocabularies = {corpus: set(rows) for corpus, rows in utterances.groupby("corpus", observed=True)["emotion"]}
+    spellings: dict[str, set[str]] = {}
+    for word in utterances["emotion"].unique():
+        spellings.setdefault(_bare(word), set()).add(word)
+    names = {word: min(found) if len(found) == 1 else word for word, found in spellings.items()}
+    by_corpus = utterances["emotion"].groupby(utterances["corpus"], observed=True)
+    vocabularies = {corpus: {names[_bare(word)] for word in rows.unique()} for corpus, rows in by_corpus}
     widest, *others = sorted(vocabularies, key=lambda corpus: (-len(vocabularies[corpus]), corpus))
     for corpus in others:
         strange = sorted(vocabularies[corpus] - vocabularies[widest])
@@ -288,7 +294,7 @@ def _scheme_native(utterances: pd.DataFrame) -> LabelScheme:
 
 class _Task(NamedTuple):
     scheme: Callable[[pd.DataFrame], LabelScheme]
-    class_of: Callable[[str, object], str]  # of a word and a gender; a name that the scheme lacks means none
+    class_of: Callable[[str, object], str]  # of a word and a gender, in lower case; what no class is called means none
 
 
 _TASKS = {

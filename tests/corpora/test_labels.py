@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, strategies as st
 
+from emolib.archive.schemas import TABLES, schema
 from emolib.corpora import labels, ravdess, savee, tess
 from emolib.errors import SettingsError
 
@@ -89,6 +91,27 @@ def test_native_is_the_words_that_are_there(corpus: str) -> None:
 
 def test_native_takes_corpora_that_share_their_words() -> None:
     assert labels.scheme("native", utterances(a="joy fear", b="joy fear sad")).classes == ("fear", "joy", "sad")
+
+
+def test_native_joins_the_spellings_of_a_word() -> None:
+    """As all other tasks do; what has one spelling keeps it."""
+    rows = utterances(a=("Sad", "sad", "Joy", "pleasant surprise"), b=("SAD", "Joy", "pleasant_surprise"))
+    assert labels.scheme("native", rows).classes == ("Joy", "pleasant_surprise", "sad")
+    assert classes("native", rows) == [
+        "Joy" if word == "Joy" else word.lower().replace(" ", "_") for word in rows["emotion"]
+    ]
+    assert labels.label(utterances(mine="joy"), labels.scheme("native", rows)).tolist() == [0]
+
+
+@given(
+    st.lists(st.sampled_from(["sad", "Sad", "SAD", "joy", "Joy", "pleasant surprise", "Pleasant_Surprise"]), min_size=1)
+)
+def test_no_two_columns_differ_only_in_case(words: list[str]) -> None:
+    """DuckDB, Athena and Spark would refuse the table."""
+    native = labels.scheme("native", utterances(mine=tuple(words)))
+    for table in TABLES:
+        names = [name.lower() for name in schema(table, native.public_classes).names]
+        assert len(names) == len(set(names))
 
 
 def test_native_refuses_several_vocabularies() -> None:
