@@ -28,13 +28,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import stat
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -69,7 +70,7 @@ class Recording(NamedTuple):
     size
         In bytes.
     modified_s
-        Modification time in seconds since 1970 (UTC); NaN where the store knows none.
+        Modification time in seconds since 1970 (UTC); NaN where the store says none that can be read.
     """
 
     recording_id: str
@@ -398,10 +399,22 @@ def _remote_file(system: Any, info: Mapping[str, Any]) -> _File:
 def _marks(info: Mapping[str, Any]) -> tuple[str | None, float | None]:
     """Return etag and modification time (s) under the names that fsspec's file systems give them."""
     etag = info.get("ETag") or info.get("etag")
-    times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"))
-    time = next((time for time in times if time is not None), None)
-    if isinstance(time, str):
-        time = datetime.fromisoformat(time)
-    if isinstance(time, datetime):
-        time = time.timestamp()
-    return (str(etag).strip('"') if etag else None), (None if time is None else float(time))
+    names = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+    times = (_seconds(info.get(name)) for name in names)
+    return (str(etag).strip('"') if etag else None), next((time for time in times if time is not None), None)
+
+
+def _seconds(time: Any) -> float | None:
+    """Return what a file system says of a time in seconds since 1970; None where that can't be read.
+
+    Without a zone it is in UTC, as stores have it: this machine's own would make of one file two versions.
+    """
+    try:
+        if isinstance(time, str):
+            time = datetime.fromisoformat(time)
+        if isinstance(time, datetime):
+            time = (time.replace(tzinfo=UTC) if time.tzinfo is None else time).timestamp()
+        seconds = float(time)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) else None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import socket
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +19,7 @@ from upath import UPath
 
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.sound.exclusion import Exclusion
-from emolib.sound.manifest import Listing, list_recordings, recording_id, version_of
+from emolib.sound.manifest import Listing, Recording, list_recordings, recording_id, version_of
 
 
 def write(folder: Path | UPath, *names: str) -> None:
@@ -401,6 +404,52 @@ def test_an_etag_is_the_version_and_a_mark_of_the_folder_is_no_recording(
     monkeypatch.setattr(memory.fs, "ls", ls)
     (recording,) = list_recordings(memory)
     assert (recording.version, recording.size, recording.modified_s) == ("5-abc", 5, 1714521600.0)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock is not that of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+_MAY = datetime(2024, 5, 1)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("said", [_MAY, _MAY.isoformat(), "2024-05-01T02:00:00+02:00", 1714521600])
+def test_a_modification_time_without_a_zone_is_in_utc(
+    said: object, memory: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (recording,) = _listed_with({"LastModified": said}, memory, monkeypatch)
+    assert (recording.version, recording.modified_s) == ("5-1714521600000000", 1714521600.0)
+
+
+@pytest.mark.parametrize("said", ["yesterday", (2024, 5, 1), object(), float("inf"), float("nan"), ""])
+def test_a_modification_time_that_cannot_be_read_is_not_known(
+    said: object, memory: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording is listed as one of a store that knows none; another name for the time may say more."""
+    (recording,) = _listed_with({"LastModified": said}, memory, monkeypatch)
+    assert (recording.version, math.isnan(recording.modified_s)) == ("5-unknown", True)
+    more = {"created": datetime(2024, 5, 1, tzinfo=UTC)}
+    (recording,) = _listed_with({"LastModified": said, **more}, memory, monkeypatch)
+    assert recording.modified_s == 1714521600.0
+
+
+def _listed_with(marks: dict[str, object], memory: UPath, monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    """List a file of which a store says this, and see that a look at it alone says the same."""
+    write(memory, "a.wav")
+    info = {"name": f"{memory.path}/a.wav", "type": "file", "size": 5, **marks}
+    of_others = memory.fs.info
+    monkeypatch.setattr(memory.fs, "ls", lambda folder, detail=True: [info])
+    monkeypatch.setattr(memory.fs, "info", lambda place: info if place == info["name"] else of_others(place))
+    listed = list(list_recordings(memory))
+    assert [version_of(memory / each.uri) for each in listed] == [(each.version, each.size) for each in listed]
+    return listed
 
 
 NAMES = st.text(st.sampled_from("abé. _"), min_size=1, max_size=3).filter(lambda name: name.strip("."))
