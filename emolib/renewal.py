@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from s3fs import S3FileSystem
+from upath import UPath
+from upath.implementations.cloud import S3Path
 
 _FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
 
@@ -36,10 +37,24 @@ class RenewingS3FileSystem(S3FileSystem):
         return session
 
 
-def register() -> None:
-    """Make this the S3 of fsspec, and so of all that reaches S3 through it (Zarr, pyarrow, pandas)."""
-    for name in ("s3", "s3a"):
-        fsspec.register_implementation(name, RenewingS3FileSystem, clobber=True)
+class RenewingS3Path(S3Path):
+    """A place in S3 that is reached so. The registries of fsspec and of UPath are everybody's, and stay as they are."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: Any, **__: Any) -> RenewingS3Path:
+        """Make one; universal_pathlib's own would look for its class in the registry."""
+        return object.__new__(cls)
+
+    @property
+    def fs(self) -> RenewingS3FileSystem:
+        """Its file system: one for all places with the same options."""
+        return RenewingS3FileSystem(**self.storage_options)
+
+
+def renewing(place: UPath) -> RenewingS3Path:
+    """Return a place in S3 as one whose credentials are renewed."""
+    return place if isinstance(place, RenewingS3Path) else RenewingS3Path(str(place), **place.storage_options)
 
 
 def _state(place: str) -> tuple[int, int, int] | None:

@@ -65,9 +65,9 @@ def resolve(path: AnyPath) -> UPath:
     try:
         found = path if isinstance(path, UPath) else UPath(path)
         if found.protocol in ("s3", "s3a"):
-            from emolib.renewal import register  # what comes with an extra
+            from emolib.renewal import renewing  # what comes with an extra
 
-            register()
+            found = renewing(found)
         if not is_local(found):
             _ = found.fs  # made here, so that a missing package shows before any work
     # TypeError, and files that are not found: file systems that want to be told more than a URL says.

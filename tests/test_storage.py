@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from pathlib import Path
 
+import fsspec
 import pytest
+from upath import UPath
+from upath.registry import get_upath_class
 
 from emolib import storage
 
@@ -82,3 +86,26 @@ def test_file_systems_without_links_or_syncs_of_folders(tmp_path: Path, monkeypa
     with pytest.raises(FileExistsError):
         storage.create_bytes(tmp_path / "a", b"second")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"first", "b": b"whole"}
+
+
+def test_what_everybody_shares_stays_as_it_is_when_a_place_in_s3_is_named() -> None:
+    """A user's own code beside this library reaches S3 as it always did."""
+    s3fs = pytest.importorskip("s3fs")
+    own = UPath("s3://bucket/own", anon=True)
+    place = storage.resolve("s3://bucket/archive")
+    assert fsspec.get_filesystem_class("s3") is fsspec.get_filesystem_class("s3a") is s3fs.S3FileSystem
+    assert type(own.fs) is type(UPath("s3://bucket").fs) is s3fs.S3FileSystem
+    assert get_upath_class("s3") is type(own)
+    there = [
+        place,
+        place / "a" / "b.wav",
+        (place / "a").parent,
+        pickle.loads(pickle.dumps(place)),
+        storage.resolve(own),
+    ]
+    assert all(type(each.fs) is type(place.fs) is not s3fs.S3FileSystem for each in there)
+    assert all(each.fs is place.fs for each in there[:-1])
+    assert storage.resolve(own).fs.anon
+    assert storage.resolve(place) is place
+    assert (str(place / "a"), (place / "a").path) == ("s3://bucket/archive/a", "bucket/archive/a")
+    assert storage.is_same("s3://bucket/archive/", place)

@@ -432,6 +432,8 @@ def _zarr_store(path: UPath) -> Any:
     if path.protocol in ("az", "abfs", "abfss"):
         # Zarr's own loop would run adlfs: then each process ends with a traceback, as that can't take leave of it.
         return zarr.storage.FsspecStore(AsyncFileSystemWrapper(path.fs, asynchronous=True), path=path.path)
+    if path.protocol in ("s3", "s3a"):  # the class of `emolib.storage.resolve`; by the URL, fsspec would take its own
+        return zarr.storage.FsspecStore(type(path.fs)(**path.storage_options, asynchronous=True), path=path.path)
     return zarr.storage.FsspecStore.from_url(str(path))
 
 

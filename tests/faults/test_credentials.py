@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +83,33 @@ def test_renewed_credentials_are_read_without_a_new_process(keys: Keys, bucket: 
     assert version_of(place)[1] == 4
     assert [each.uri for each in list_recordings(f"{bucket}/archive")] == ["a.wav"]
     write_json(f"{bucket}/note.json", {})
+
+
+_A_STORE = """
+import sys, pandas as pd
+from emolib.config import TELEPHONE
+from emolib.features.store import WINDOWS_SCHEMA, FeatureStore
+
+row = {**dict.fromkeys(WINDOWS_SCHEMA.names, "a"), "window": 0, "channel": None, "start_s": 0, "end_s": 4}
+store = FeatureStore.create(sys.argv[1], profile=TELEPHONE, windows=pd.DataFrame([row]))
+print("there", flush=True)
+input()
+print(store.status().tolist(), store.windows["uri"].tolist(), FeatureStore.open(sys.argv[1]).shape)
+"""
+
+
+@pytest.mark.slow
+def test_an_opened_feature_store_reads_renewed_credentials(keys: Keys, bucket: str) -> None:
+    """In a process of its own: s3fs leaves it to the end of a process to close what Zarr has opened."""
+    command = [sys.executable, "-c", _A_STORE, f"{bucket}/S.zarr"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        keys.renew(SECRETS[2])
+        keys.expire(SECRETS[1])
+        out, _ = process.communicate("\n")
+    assert (process.returncode, out) == (0, "[0] ['a'] (1, 249, 40)\n")
 
 
 def test_expired_credentials_are_no_fault_of_a_recording(keys: Keys, bucket: str) -> None:
