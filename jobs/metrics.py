@@ -14,7 +14,7 @@ from emolib.storage import AnyPath, write_bytes
 _PLAIN = {
     "exit_code": ("exit_code", "Exit code of the last night"),
     "seconds": ("duration_seconds", "What the last night took"),
-    "audio_s": ("audio_seconds", "Sound that the last night decoded"),
+    "audio_s": ("audio_seconds", "Sound of the runs that the last night closed, whichever night decoded it"),
     "listed": ("recordings_listed", "Recordings in the archive"),
     "unreadable_folders": ("folders_unreadable", "Folders of the archive that could not be read"),
     "ambiguous": ("recordings_ambiguous", "Recordings that are files whose names differ only in their Unicode form"),
@@ -40,7 +40,10 @@ def write_metrics(path: AnyPath, summary: Mapping[str, Any], *, ended_s: float) 
         if key in summary:
             Gauge(f"emolib_night_{name}", meaning, registry=registry).set(summary[key])
     recordings = Gauge(
-        "emolib_night_recordings", "Recordings that the last night gave a row", ["outcome", "code"], registry=registry
+        "emolib_night_recordings",
+        "Recordings of the runs that the last night closed",
+        ["outcome", "code"],
+        registry=registry,
     )
     for code in Code if "codes" in summary else ():
         recordings.labels(code.outcome.value, code.value).set(summary["codes"].get(code.value, 0))
