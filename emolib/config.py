@@ -272,8 +272,12 @@ class ScoringConfig(Settings):
         return self.roles or ("customer",)
 
 
+# However slow a machine is, sound is worked on at many times the speed at which it was spoken.
+_SLOWEST = 10.0
+
+
 class Limits(Settings):
-    """What scoring a recording may cost before it is given up; changes no row of the others.
+    """What a recording may cost before it is given up; changes no row of the others.
 
     Parameters
     ----------
@@ -285,6 +289,16 @@ class Limits(Settings):
 
     recording_s: float = Field(default=300.0, gt=0, le=7 * 86_400)
     recording_memory: ByteSize = Field(default=ByteSize(2 * 2**30), ge=2**28, le=2**50)
+
+    def seconds_for(self, duration_s: float) -> float:
+        """Return how long a recording of some duration may take.
+
+        Examples
+        --------
+        >>> Limits().seconds_for(60.0), Limits().seconds_for(7200.0)
+        (300.0, 720.0)
+        """
+        return max(self.recording_s, duration_s / _SLOWEST)
 
 
 def parse_headerless(text: str) -> dict[str, HeaderlessFormat]:

@@ -111,6 +111,9 @@ _STATUSES = {
     Code.INTERNAL: 29,
 }
 
+TRANSIENT = (Code.UNREADABLE, Code.TIMEOUT, Code.MISSING, Code.CHANGED, Code.INTERNAL)
+"""What may be over another time, and is tried again then."""
+
 
 class EmolibError(Exception):
     """The root of every error that emolib raises on purpose."""

@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 from emolib.archive import ledger
 from emolib.archive.blocks import load_bundle
 from emolib.archive.forgetting import forget_buried
-from emolib.archive.isolation import SLOWEST, score_apart
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import Lock
-from emolib.archive.outcomes import MAX_UNFORESEEN, too_many_unforeseen
 from emolib.archive.overtaking import taken_by_others
 from emolib.archive.promotion import successor
 from emolib.archive.rewriting import make_room
 from emolib.archive.run_settings import decoding_versions
+from emolib.archive.scorer import score_watched
 from emolib.config import differences
 from emolib.errors import Code, EmolibError, Outcome, SettingsError, UnforeseenError
+from emolib.isolation import MAX_UNFORESEEN, isolated, too_many_unforeseen
 from emolib.sound.known_audio import load_known_audio
 from jobs.cluster import connect
 from jobs.console import EXIT_FAILURES, Result, StalledError, audio_progress, say, table, within_budget
@@ -141,7 +141,7 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
     blocks = [Block((str(run.pred), run.run_id, int(row.block)), float(row.estimated_s)) for row in todo.itertuples()]
     lost, heard_s, core_s, in_a_row, unforeseen = [], 0.0, 0.0, 0, ""
     with audio_progress("score", sum(block.audio_s for block in blocks)) as progress:
-        for ended in fan_out(client, score_apart, blocks, stall_s=_stall_s(run)):
+        for ended in fan_out(client, isolated(score_watched), blocks, stall_s=_stall_s(run)):
             lock.check()
             progress.advance(ended.block.audio_s)
             if isinstance(ended, Done):
@@ -169,7 +169,7 @@ def _stall_s(run: ledger.Run) -> float:
     """Return how long no block may end: longer than a recording that hangs is waited for, twice."""
     parts = run.plan_parts("estimated_s")
     longest_s = max((pc.max(part["estimated_s"]).as_py() or 0.0 for part in parts), default=0.0)
-    return _STALL_S + 2 * max(run.config.limits.recording_s, longest_s / SLOWEST)
+    return _STALL_S + 2 * run.config.limits.seconds_for(longest_s)
 
 
 def _counts(codes: Mapping[str, int]) -> dict[str, Any]:

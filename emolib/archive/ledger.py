@@ -31,7 +31,6 @@ from emolib.archive.calls import is_before
 from emolib.archive.commits import Commits
 from emolib.archive.joining import refresh_calls
 from emolib.archive.lock import LOCK_NAME, Lock
-from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import KNOWN, PLAN_SCHEMA, PlannedRecording, suffix_of
 from emolib.archive.predictions import committed, filesystem, is_predictions, scan
 from emolib.archive.promotion import in_force
@@ -40,6 +39,7 @@ from emolib.archive.schemas import schema
 from emolib.archive.spool import Spool
 from emolib.config import differences, parse
 from emolib.errors import Code, EmolibError, SettingsError
+from emolib.isolation import Verdict
 from emolib.storage import (
     AnyPath,
     below,

@@ -3,20 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from emolib.errors import Code
-
-
-class Verdict(NamedTuple):
-    """Why a recording gets no other outcome than this."""
-
-    code: Code
-    message: str
-
-
-MAX_UNFORESEEN = 20
-"""So many recordings in a row that are `internal` stop a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +30,3 @@ class BlockResult:
     windows: int
     seconds: float
     unforeseen: str = ""
-
-
-def too_many_unforeseen(first: str) -> str:
-    """Return what stops a run of which so many recordings in a row are `internal`."""
-    return (
-        f"{MAX_UNFORESEEN} recordings in a row failed in ways that nobody foresaw: it is not they; the first: {first}"
-    )

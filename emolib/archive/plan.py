@@ -52,9 +52,8 @@ KNOWN = pa.schema(
 )
 """What planning asks of the recordings that have their row."""
 
-# What another night may mend, and how many nights try.
-PASSING = (Code.UNREADABLE, Code.TIMEOUT, Code.MISSING, Code.CHANGED, Code.INTERNAL)
 MOST_ATTEMPTS = 3
+"""So many nights try what another one may mend (`emolib.errors.TRANSIENT`)."""
 
 # Bytes per second of what usually stands behind a suffix, where no run has measured it yet.
 _BYTE_RATES = {

@@ -18,8 +18,8 @@ from emolib.archive.database import connected, room
 from emolib.archive.duplicates import orphans
 from emolib.archive.listing import SCHEMA as LISTING, described
 from emolib.archive.metadata import Sources
-from emolib.archive.plan import KNOWN, MOST_ATTEMPTS, PASSING, PLAN_SCHEMA, Choice
-from emolib.errors import Code
+from emolib.archive.plan import KNOWN, MOST_ATTEMPTS, PLAN_SCHEMA, Choice
+from emolib.errors import TRANSIENT, Code
 from emolib.sound.manifest import NO_VERSIONS
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Planner:
                 "no_versions": list(NO_VERSIONS),
                 "retry": [code.value for code in choice.retry],
                 "ambiguous": Code.AMBIGUOUS.value,
-                "passing": [code.value for code in PASSING],
+                "passing": [code.value for code in TRANSIENT],
                 "most": MOST_ATTEMPTS,
                 "rescore": choice.rescore,
                 "now_s": choice.now_s,

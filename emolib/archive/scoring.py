@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from upath import UPath
 
 from emolib.archive.aggregates import (
@@ -20,18 +18,19 @@ from emolib.archive.aggregates import (
 from emolib.archive.calls import channel_roles
 from emolib.archive.leaks import Leaks
 from emolib.archive.listening import Channel, WindowPool
-from emolib.archive.outcomes import Verdict
 from emolib.archive.plan import PlannedRecording
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.shadow import Shadow
 from emolib.archive.talk import talk, talk_columns
 from emolib.config import ScoringConfig
-from emolib.errors import AudioError, Code, OutputError
+from emolib.errors import AudioError, Code
+from emolib.isolation import Verdict
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.dual_mono import DualMonoStream
 from emolib.sound.known_audio import KnownAudio, load_known_audio
 from emolib.sound.manifest import version_of
+from emolib.sound.retries import retried
 from emolib.storage import AnyPath, below
 
 
@@ -158,7 +157,7 @@ class _Heard:
 
 def _listen(root: AnyPath, planned: PlannedRecording, **settings: Any) -> _Heard:
     try:
-        return _RETRYING(_hear, below(root, planned.path or planned.uri), planned, **settings)
+        return retried(_hear, below(root, planned.path or planned.uri), planned, **settings)
     except AudioError as error:
         return _Heard(planned, error.code, error.message)
 
@@ -197,28 +196,6 @@ def _hear(
     for number in leaks.found(groups):
         channels[number].flags.append("cross_talk")
     return _Heard(planned, sound.code, sound.message, sound.info, sound.decoded_s, channels)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Return whether reading a recording failed in a way that may be over in a moment."""
-    cause = error.__cause__
-    return isinstance(error, OutputError) or (
-        isinstance(error, AudioError)
-        and error.code is Code.UNREADABLE
-        and isinstance(cause, Exception)
-        and not isinstance(cause, ValueError)  # a name that no file can have
-        and getattr(cause, "errno", None) not in _LASTING
-    )
-
-
-# What a file system says that it will say again; anything else that it, or a network, says may pass.
-_LASTING = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
-_RETRYING = Retrying(
-    stop=stop_after_attempt(3),
-    wait=wait_random_exponential(multiplier=1.0),
-    retry=retry_if_exception(_may_pass),
-    reraise=True,
-)
 
 
 def _check_version(place: UPath, planned: PlannedRecording) -> None:

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from emolib.archive import blocks, forgetting, read, rewriting
-from emolib.archive.ledger import Verdict, known, runs
+from emolib.archive.ledger import known, runs
 from emolib.archive.plan import Choice
 from emolib.archive.planning import plan
 from emolib.archive.predictions import files
 from emolib.archive.verification import verify
 from emolib.errors import Code, SettingsError
+from emolib.isolation import Verdict
 from emolib.sound.manifest import list_recordings
 from tests.archive.conftest import holding, killed_before_write, voice
 from tests.conftest import sampled
