@@ -6,6 +6,7 @@ they carry.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from emolib.errors import EmolibError, OutputError
@@ -28,6 +29,8 @@ _NONE_TO_BE_HAD = {
     "DefaultCredentialsError",  # google.auth
     "RefreshError",
 }
+# Of a write: what every other one would meet as well. All else may pass.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # What they raise, or what that is a kind of, where nobody answers, or not to the end.
 _NO_ANSWER = {
     *("ConnectionError", "Timeout", "TimeoutError", "ChunkedEncodingError"),  # Python, botocore, requests
@@ -55,6 +58,16 @@ def locked_out(error: BaseException) -> OutputError | None:
                 "the same command again; what is done stays done"
             )
     return None
+
+
+def no_room(error: BaseException, place: object) -> OutputError | None:
+    """Return what stops a job that can write nothing more to a place; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+        return None
+    return OutputError(
+        f"{error.strerror} in {place}, expected room to write to: make some, then run the same command again; what is "
+        "done stays done"
+    )
 
 
 def out_of_reach(error: BaseException) -> bool:

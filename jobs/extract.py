@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from emolib import corpora as corpus_readers
-from emolib.config import DECODING_VERSION, PROFILES, Profile, differences
-from emolib.errors import Code, EmolibError, Outcome, SettingsError
-from emolib.features.extraction import Probe, extract_shard, plan_windows, probe_clips
+from emolib.config import DECODING_VERSION, PROFILES, Limits, Profile, differences, parse
+from emolib.errors import Code, Outcome, SettingsError
+from emolib.features.extraction import Probe, due, extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
+from emolib.isolation import isolated
 from emolib.sound.variants import expand
 from emolib.storage import absolute, is_same
 from jobs.bounds import Seed
 from jobs.cluster import ClusterOption, WorkersOption, connect
-from jobs.console import FailureBudget, Result, audio_progress, listed, say, table, within_budget
-from jobs.fanout import Block, Done, fan_out
+from jobs.console import FailureBudget, Result, StalledError, audio_progress, listed, say, table, within_budget
+from jobs.fanout import Block, Done, fan_out, patience_s
 from jobs.specs import cluster_spec
 from jobs.workers import require_memory
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 ProfileName = Literal["telephone", "wideband", "article"]
 
 _PROBES_PER_BLOCK = 256
-# What a worker takes by itself, and how often it holds the windows that it computes.
-_WORKER_MEMORY, _COPIES = 300 * 2**20, 3
+# What a worker takes with the process that extracts (200 and 230 MB), and how often that holds the windows it computes.
+_WORKER_MEMORY, _COPIES = 450 * 2**20, 3
 
 
 def extract(
@@ -41,6 +42,8 @@ def extract(
     variants: str = "",
     resume: Annotated[bool, Parameter(negative=())] = False,
     seed: Seed = 0,
+    recording_s: float = 300.0,
+    recording_memory: str = "2GiB",
     failure_budget: FailureBudget = 0.05,
     cluster: ClusterOption = None,
     workers: WorkersOption = None,
@@ -62,14 +65,20 @@ def extract(
         Copies to make of each clip, joined by commas. To learn from: telephone (one random line) or telephones
         (five). To judge by: channels, noise, or one by its name, such as ulaw, gsm, opus, noise10, reverb.
     resume
-        Continue the plan of a store that an earlier run has begun.
+        Continue the plan of a store that an earlier run has begun. Clips that were unreadable, missing, changed, timed
+        out or `internal` when they were decoded are tried again, also if the store is complete; all else stays.
     seed
         Seed of the order of the rows.
+    recording_s
+        Seconds that a clip may take, or a tenth of its duration where that is more; then it is given up as `timeout`.
+    recording_memory
+        Memory that a clip may take; one that takes more is `killed`.
     failure_budget
         Share of clips that may fail before the exit code is 1.
     """
     settings, where, store = PROFILES[profile], cluster_spec(cluster, workers=workers), absolute(store)
     copies = expand(listed(variants))
+    limits = parse(Limits, {"recording_s": recording_s, "recording_memory": recording_memory})
     source = {"corpora": [absolute(corpus) for corpus in corpora], "variants": list(copies), "seed": seed}
     opened = _continued(store, settings, source) if resume else None
     utterances = None
@@ -81,11 +90,11 @@ def extract(
         say(f"{len(utterances)} utterances found, {len(utterances.attrs['unrecognised'])} files not recognised")
     with connect(where) as client:
         if utterances is not None:
-            probes = _probe(client, list(utterances["uri"]))
+            probes = _probe(client, list(utterances["uri"]), limits)
             rows = plan_windows(utterances, probes, profile=settings, variants=copies, seed=seed)
             opened = FeatureStore.create(store, profile=settings, windows=rows, source=source)
         assert opened is not None
-        audio_s = _fill(client, opened)
+        audio_s = _fill(client, opened, limits)
     opened.finish()
     return _summary(opened, audio_s, failure_budget)
 
@@ -110,37 +119,46 @@ def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> Feat
     return opened
 
 
-def _probe(client: Client, uris: list[str]) -> list[Probe]:
+def _probe(client: Client, uris: list[str], limits: Limits) -> list[Probe]:
     found: dict[str, Probe] = {}
-    for size in (_PROBES_PER_BLOCK, 1):  # each alone, where one took its block with it
-        left = [uri for uri in uris if uri not in found]
-        blocks = [Block((left[start : start + size],)) for start in range(0, len(left), size)]
-        for ended in fan_out(client, probe_clips, blocks):
-            if isinstance(ended, Done):
-                found.update((probe.uri, probe) for probe in ended.value)
-            elif size == 1:
-                (uri,) = ended.block.arguments[0]
-                found[uri] = Probe(uri, code=Code.KILLED, message=ended.message)
+    parts = [uris[start : start + _PROBES_PER_BLOCK] for start in range(0, len(uris), _PROBES_PER_BLOCK)]
+    blocks, lost = [Block((part, limits)) for part in parts], []
+    for ended in fan_out(client, isolated(probe_clips), blocks, stall_s=patience_s(limits.recording_s)):
+        if isinstance(ended, Done):
+            found.update((probe.uri, probe) for probe in ended.value)
+        else:
+            lost.append(ended.message)
+    if lost:
+        raise StalledError(f"{len(lost)} of {len(blocks)} blocks of clips were not looked at ({lost[0]}): run it again")
     return [found[uri] for uri in uris]
 
 
-def _fill(client: Client, store: FeatureStore) -> float:
-    """Fill every shard that is still pending; return the seconds of audio that were read."""
+def _fill(client: Client, store: FeatureStore, limits: Limits) -> float:
+    """Fill all rows that are due; return the seconds of audio that were read."""
     status, rows = store.status(), store.windows
-    seconds = (rows["end_s"] - rows["start_s"]).where(rows["code"] == Code.OK.value, 0.0)
+    is_due = due(status, rows["code"])
+    if again := int((is_due & (status != 0)).sum()):
+        if store.complete and store.decoding_version != DECODING_VERSION:
+            say(f"{again} rows are not tried again: the others have decoding version {store.decoding_version}")
+            return 0.0
+        say(f"{again} rows failed in a way that may have passed: they are tried again")
+    seconds = (rows["end_s"] - rows["start_s"]).where(is_due & (rows["code"] == Code.OK.value), 0.0)
     blocks = [
-        Block((str(store.path), shard), float(seconds[start:stop].sum()))
+        Block((str(store.path), shard, limits), float(seconds[start:stop].sum()))
         for shard, (start, stop) in enumerate(store.shards)
-        if not status[start:stop].all()
+        if is_due[start:stop].any()
     ]
     if len(blocks) < len(store.shards):
         say(f"{len(store.shards) - len(blocks)} of {len(store.shards)} shards are filled already")
     largest = max(stop - start for start, stop in store.shards)
     shard_bytes = largest * 4 * store.shape[1] * store.shape[2]
     require_memory(client, _WORKER_MEMORY + _COPIES * shard_bytes, f"for {largest} windows at a time")
+    if store.complete and blocks:
+        store.reopen()
     audio_s, lost = 0.0, []
     with audio_progress("extract", sum(block.audio_s for block in blocks)) as progress:
-        for ended in fan_out(client, extract_shard, blocks):
+        longest_s = limits.seconds_for(float(rows["end_s"].max()))
+        for ended in fan_out(client, isolated(extract_shard), blocks, stall_s=patience_s(longest_s)):
             progress.advance(ended.block.audio_s)
             if isinstance(ended, Done):
                 audio_s += ended.value.audio_s
@@ -149,7 +167,7 @@ def _fill(client: Client, store: FeatureStore) -> float:
             else:
                 lost.append(f"shard {ended.block.arguments[1]}: {ended.message}")
     if lost:
-        raise EmolibError(f"{len(lost)} shards are not filled ({lost[0]}): run it again with --resume")
+        raise StalledError(f"{len(lost)} shards are not filled ({lost[0]}): run it again with --resume")
     return audio_s
 
 

@@ -39,6 +39,8 @@ _POLL_S, _COUNT_WORKERS_EVERY_S = 0.02, 2.0
 _COMES_BACK_S = 120.0
 # Longer than a block lasts, and shorter than what the files in cluster/ give a job between SIGTERM and SIGKILL.
 _GRACE_S = 90.0
+# How long no block may end; and how many items of one may hang, where each has its own limit and is tried twice.
+_STALL_S, _HANGING = 1800.0, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,15 @@ class Lost:
 
 
 def fan_out(
-    client: Client, function: Callable[..., R], blocks: Iterable[Block], *, stall_s: float = 1800.0
+    client: Client, function: Callable[..., R], blocks: Iterable[Block], *, stall_s: float = _STALL_S
 ) -> Iterator[Done[R] | Lost]:
     """Run a function on every block and yield what becomes of each, in the order in which they end.
 
     Parameters
     ----------
     function
-        A module-level function of `emolib`; it may run twice on the same block without harm.
+        A module-level function of `emolib`, or what `emolib.isolation.isolated` makes of one; it may run twice on the
+        same block without harm.
     stall_s
         Stop after so many seconds in which no block ended.
 
@@ -128,6 +131,11 @@ def fan_out(
             for future in ended:
                 if (outcome := crew.take(future)) is not None:
                     yield outcome
+
+
+def patience_s(limit_s: float) -> float:
+    """Return how long no block may end where one of its items is given up after so many seconds."""
+    return _STALL_S + 2 * _HANGING * limit_s
 
 
 @contextmanager

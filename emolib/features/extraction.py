@@ -9,17 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emolib.config import CLEAN, Profile
-from emolib.errors import AudioError, Code
+from emolib.config import CLEAN, Limits, Profile
+from emolib.errors import TRANSIENT, AudioError, Code
 from emolib.features.store import FeatureStore
 from emolib.features.windows import window_spans, windowed_features
+from emolib.isolation import ONCE, UNWATCHED, Attempt, Watch
 from emolib.sound import audio, variants as copies
+from emolib.sound.retries import retried
 from emolib.storage import AnyPath
+from emolib.stores import locked_out, no_room
 
 # Only the plan needs pandas: its import takes a worker half a second.
 if TYPE_CHECKING:
     import pandas as pd
+
+_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +53,43 @@ class Probe:
 def probe_clip(uri: str) -> Probe:
     """Look at one clip; a bad one is a probe with a code, never an error."""
     try:
-        with audio.stream(uri) as clip:
-            content, frames = clip.content_hash(), clip.info.frames
-            if frames is None:  # the header does not say how long the clip is: only decoding tells
-                frames = sum(block.shape[1] for block in clip)
+        return retried(_probe, uri)
     except AudioError as error:
         return Probe(uri, code=error.code, message=error.message)
+
+
+def _probe(uri: str) -> Probe:
+    with audio.stream(uri) as clip:
+        content, frames = clip.content_hash(), clip.info.frames
+        if frames is None:  # the header does not say how long the clip is: only decoding tells
+            frames = sum(block.shape[1] for block in clip)
     return Probe(uri, frames, clip.info.sampling_rate, content)
 
 
-def probe_clips(uris: Sequence[str]) -> list[Probe]:
-    """Look at several clips (see `probe_clip`)."""
-    return [probe_clip(uri) for uri in uris]
+def probe_clips(
+    uris: Sequence[str], limits: Limits = _LIMITS, *, attempt: Attempt = ONCE, watch: Watch = UNWATCHED
+) -> list[Probe]:
+    """Look at several clips (see `probe_clip`).
+
+    Parameters
+    ----------
+    limits
+        Of what a clip may cost.
+    attempt, watch
+        See `emolib.isolation`; the items are the URIs.
+    """
+    watch.limit_memory(limits.recording_memory)
+    found = []
+    for uri in uris:
+        if not attempt.takes(uri):
+            continue
+        if (verdict := attempt.verdicts.get(uri)) is not None:
+            found.append(Probe(uri, code=verdict.code, message=verdict.message))
+            continue
+        watch.begin(uri, limits.recording_s)
+        found.append(probe_clip(uri))
+    watch.end()
+    return found
 
 
 def plan_windows(
@@ -158,20 +189,78 @@ class ShardResult:
     notes: tuple[str, ...]
 
 
-def extract_shard(store: AnyPath, shard: int) -> ShardResult:
-    """Compute and write all rows of one shard of a store; may run twice without harm."""
+def due(status: NDArray[np.uint8], planned: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which rows are to be filled: those that are pending, and those that may be read by now.
+
+    Parameters
+    ----------
+    status
+        Of each row, as `FeatureStore.status` returns it.
+    planned
+        The code of each in the plan: what has another one than ``ok`` keeps it.
+
+    Examples
+    --------
+    >>> codes = [Code.OK, Code.UNREADABLE, Code.KILLED, Code.MISSING]
+    >>> due(np.array([0, *(code.status for code in codes)]), ["ok", "ok", "ok", "ok", "missing"]).tolist()
+    [True, False, True, False, False]
+    """
+    transient = np.isin(status, [code.status for code in TRANSIENT])
+    found: NDArray[np.bool_] = (status == 0) | (transient & (np.asarray(planned) == Code.OK.value))
+    return found
+
+
+def extract_shard(
+    store: AnyPath, shard: int, limits: Limits = _LIMITS, *, attempt: Attempt = ONCE, watch: Watch = UNWATCHED
+) -> ShardResult:
+    """Compute and write the rows of one shard of a store that are due (see `due`); may run twice without harm.
+
+    All other rows stay as they are.
+
+    Parameters
+    ----------
+    limits
+        Of what a copy of a clip may cost.
+    attempt, watch
+        See `emolib.isolation`; the items are the names of utterances. A verdict is for all copies of one.
+
+    Raises
+    ------
+    OutputError
+        If there is no room for the shard, or if credentials have expired.
+    """
     opened = FeatureStore.open(store)
-    profile, planned = opened.profile, opened.shard_windows(shard)
-    features = np.zeros((len(planned), *opened.shape[1:]), np.float32)
-    valid_frames = np.zeros(len(planned), np.int32)
-    codes = [Code(row["code"]) for row in planned]
+    watch.limit_memory(limits.recording_memory)
+    planned, status = opened.shard_windows(shard), opened.status(shard)
+    is_due = due(status, [row["code"] for row in planned])
+    codes = [
+        Code(row["code"]) if again else Code.from_status(number)
+        for row, again, number in zip(planned, is_due, status.tolist(), strict=True)
+    ]
+    if not is_due.any():
+        return ShardResult(shard, dict(Counter(code.value for code in codes)), 0.0, ())
+    if status.any():
+        features, valid_frames = opened.read(*opened.shards[shard])
+        features[is_due], valid_frames[is_due] = 0.0, 0
+    else:
+        features = np.zeros((len(planned), *opened.shape[1:]), np.float32)
+        valid_frames = np.zeros(len(planned), np.int32)
     audio_s, notes = 0.0, dict[str, None]()
-    usable = [number for number, code in enumerate(codes) if code is Code.OK]
+    usable = [number for number in np.flatnonzero(is_due).tolist() if codes[number] is Code.OK]
     for (name, variant), group in itertools.groupby(usable, key=lambda number: _copy(planned[number])):
         rows = list(group)
+        if not attempt.takes(name):
+            continue
         try:
-            signal, clip = copies.read(
-                planned[rows[0]]["uri"], variant, sampling_rate=profile.features.sampling_rate, name=name
+            if (verdict := attempt.verdicts.get(name)) is not None:
+                raise AudioError(*verdict)
+            watch.begin(name, limits.seconds_for(planned[rows[-1]]["end_s"]))
+            signal, clip = retried(
+                copies.read,
+                planned[rows[0]]["uri"],
+                variant,
+                sampling_rate=opened.profile.features.sampling_rate,
+                name=name,
             )
         except AudioError as error:
             notes[f"{name}: {error}"] = None
@@ -179,7 +268,7 @@ def extract_shard(store: AnyPath, shard: int) -> ShardResult:
                 codes[row] = error.code
             continue
         audio_s += clip.decoded_s
-        found = windowed_features(signal, features=profile.features, windows=profile.windows)
+        found = windowed_features(signal, features=opened.profile.features, windows=opened.profile.windows)
         for row in rows:
             window = planned[row]["window"]
             if window < len(found.features):
@@ -193,7 +282,14 @@ def extract_shard(store: AnyPath, shard: int) -> ShardResult:
             notes[f"{name}: {clip.code}: {clip.message}"] = None
         elif abs(end_s - planned[rows[-1]]["end_s"]) > 0.01:
             notes[f"{name}: decoded to {clip.decoded_s:.2f} s, other than its header promised"] = None
-    opened.write_shard(shard, features, valid_frames, np.array([code.status for code in codes]))
+    watch.end()
+    if attempt.alone is None:
+        try:
+            opened.write_shard(shard, features, valid_frames, np.array([code.status for code in codes]))
+        except Exception as error:  # a store's client may raise anything
+            if (stop := locked_out(error) or no_room(error, opened.path)) is not None:
+                raise stop from error
+            raise
     return ShardResult(shard, dict(Counter(code.value for code in codes)), audio_s, tuple(notes))
 
 

@@ -298,9 +298,10 @@ class FeatureStore:
             rows: list[dict[str, Any]] = pq.ParquetFile(handle).read_row_group(shard).to_pylist()
         return rows
 
-    def status(self) -> NDArray[np.uint8]:
-        """Return the outcome of each row, shape ``(window,)``: 0 pending, else a `Code.status`."""
-        return np.asarray(self._array("status")[:], dtype=np.uint8)
+    def status(self, shard: int | None = None) -> NDArray[np.uint8]:
+        """Return the outcome of each row (of a shard), shape ``(window,)``: 0 pending, else a `Code.status`."""
+        start, stop = (0, self.shape[0]) if shard is None else self.shards[shard]
+        return np.asarray(self._array("status")[start:stop], dtype=np.uint8)
 
     def utterance_codes(self) -> pd.Series:
         """Return what became of each utterance, by utterance_id: the code of its first clean window, or "pending"."""
@@ -341,6 +342,10 @@ class FeatureStore:
         self._array("features")[start:stop] = features
         self._array("valid_frames")[start:stop] = np.asarray(valid_frames, np.int32)
         self._array("status")[start:stop] = np.asarray(status, np.uint8)
+
+    def reopen(self) -> None:
+        """Mark a store as not complete: some of its rows are filled anew."""
+        self._group.attrs["complete"] = False
 
     def finish(self) -> None:
         """Mark the store complete, and sweep what killed writers left.

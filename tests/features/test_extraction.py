@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import soundfile
+from botocore.exceptions import NoCredentialsError
 
 from emolib.config import ARTICLE, TELEPHONE
-from emolib.errors import Code
+from emolib.errors import Code, OutputError
 from emolib.features.extraction import extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
+from emolib.isolation import Attempt, Verdict
+from emolib.storage import resolve
 
 
 def utterances(folder: Path, seconds: dict[str, float]) -> pd.DataFrame:
@@ -119,3 +125,63 @@ def test_the_content_hash_is_of_the_bytes(tmp_path: Path) -> None:
     assert first.content_hash == second.content_hash
     (missing,) = probe_clips([str(tmp_path / "none.wav")])
     assert (missing.code, missing.content_hash) == (Code.MISSING, None)
+
+
+def test_what_may_pass_is_filled_again_and_nothing_else_is(tmp_path: Path) -> None:
+    """What is filled is kept, and what the plan says of a clip stays."""
+    listed = utterances(tmp_path, {"early": 2.0, "gone": 2.0, "good": 2.0})
+    (tmp_path / "early.wav").rename(tmp_path / "kept")
+    planned = plan_windows(listed, probe_clips(list(listed["uri"])), profile=TELEPHONE)
+    store = FeatureStore.create(tmp_path / "S.zarr", profile=TELEPHONE, windows=planned)
+    (tmp_path / "gone.wav").rename(tmp_path / "late")
+    assert extract_shard(store.path, 0).rows == {"missing": 2, "ok": 1}
+    before = store.read(0, 3)[0]
+    (tmp_path / "kept").rename(tmp_path / "early.wav")
+    (tmp_path / "late").rename(tmp_path / "gone.wav")
+    (tmp_path / "good.wav").unlink()
+    again = extract_shard(store.path, 0)
+    assert (again.rows, again.audio_s) == ({"missing": 1, "ok": 2}, 2.0)
+    assert store.utterance_codes().to_dict() == {"c/early": "missing", "c/gone": "ok", "c/good": "ok"}
+    after, valid_frames = store.read(0, 3)
+    good = (planned["utterance_id"] == "c/good").to_numpy()
+    np.testing.assert_array_equal(after[good], before[good])
+    np.testing.assert_array_equal(valid_frames > 0, after.any(axis=(1, 2)))
+
+
+def test_a_verdict_is_for_all_copies_and_who_is_tried_alone_has_no_rows(tmp_path: Path) -> None:
+    listed = utterances(tmp_path, {"a": 2.0, "b": 2.0})
+    planned = plan_windows(listed, probe_clips(list(listed["uri"])), profile=TELEPHONE, variants=("ulaw",))
+    store = FeatureStore.create(tmp_path / "S.zarr", profile=TELEPHONE, windows=planned)
+    assert extract_shard(store.path, 0, attempt=Attempt({}, alone="c/a")).audio_s == 4.0
+    assert not store.status().any()
+    result = extract_shard(store.path, 0, attempt=Attempt({"c/a": Verdict(Code.KILLED, "its process died")}))
+    assert (result.rows, result.notes) == ({"killed": 2, "ok": 2}, ("c/a: killed: its process died",))
+    killed = (planned["utterance_id"] == "c/a").to_numpy()
+    np.testing.assert_array_equal(store.status() == Code.KILLED.status, killed)
+    np.testing.assert_array_equal(store.read(0, 4)[0].any(axis=(1, 2)), ~killed)
+
+
+def test_clips_are_not_to_blame_where_nobody_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*arguments: Any, **named: Any) -> Any:
+        raise NoCredentialsError
+
+    place = "memory://corpus/a.wav"
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(type(resolve(place)), "open", refuses)
+    with pytest.raises(OutputError, match="credentials"):
+        probe_clips([place])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), NoCredentialsError()])
+def test_a_shard_that_nothing_more_can_be_written_to_stops_the_run(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*arguments: Any) -> None:
+        raise error
+
+    listed = utterances(tmp_path, {"a": 2.0})
+    planned = plan_windows(listed, probe_clips(list(listed["uri"])), profile=TELEPHONE)
+    store = FeatureStore.create(tmp_path / "S.zarr", profile=TELEPHONE, windows=planned)
+    monkeypatch.setattr(FeatureStore, "write_shard", refuses)
+    with pytest.raises(OutputError, match="then run the same command again"):
+        extract_shard(store.path, 0)

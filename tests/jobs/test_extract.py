@@ -5,18 +5,13 @@ from __future__ import annotations
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray
 
-from emolib.errors import Code
 from emolib.features.store import FeatureStore
-from jobs.cluster import connect
-from jobs.extract import _probe
-from jobs.specs import cluster_spec
 from tests.jobs.conftest import run_emolib, struck
 
 
@@ -40,15 +35,6 @@ def test_too_many_failures_end_with_1(corpus: Path, cluster: tuple[str, str], tm
         (folder / clip).write_bytes(b"")
     ended = run_emolib("extract", folder, "--store", tmp_path / "S.zarr", *cluster)
     assert (ended.exit_code, ended.summary["outcomes"]["failed"]) == (1, 10)
-
-
-@pytest.mark.slow
-def test_a_clip_that_takes_its_block_with_it_is_alone_in_the_end(corpus: Path) -> None:
-    unforeseen: Any = 7  # no path at all: no error of sound or of the file system
-    clips = [str(corpus / name) for name in pd.read_csv(corpus / "corpus.csv")["path"][:3]]
-    with connect(cluster_spec(None, workers=1)) as client:
-        probes = _probe(client, [clips[0], unforeseen, *clips[1:]])
-    assert [probe.code for probe in probes] == [Code.OK, Code.KILLED, Code.OK, Code.OK]
 
 
 @pytest.mark.slow
