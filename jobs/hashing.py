@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from emolib.archive import ledger
-from emolib.archive.duplicates import hash_files, to_hash, with_originals
+from emolib.archive.duplicates import LIMIT_S, hash_files, to_hash, with_originals
 from emolib.archive.pseudonyms import Pseudonyms
+from emolib.isolation import isolated
 from jobs.console import say
-from jobs.fanout import Block, Done, fan_out
+from jobs.fanout import Block, Done, fan_out, patience_s
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,7 +35,7 @@ def find_duplicates(
     rows = files[["recording_id", "uri", "version"]]
     blocks = [Block((archive, list(part.itertuples(index=False, name=None)))) for _, part in rows.groupby(number)]
     hashes: dict[str, str] = {}
-    for ended in fan_out(client, hash_files, blocks):
+    for ended in fan_out(client, isolated(hash_files), blocks, stall_s=patience_s(LIMIT_S)):
         if isinstance(ended, Done):
             hashes |= ended.value
         else:

@@ -11,8 +11,9 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from emolib.archive.plan import estimate_s
-from emolib.config import HeaderlessFormat, parse_headerless
+from emolib.config import HeaderlessFormat, Limits, parse_headerless
 from emolib.errors import Code, SettingsError
+from emolib.isolation import isolated
 from emolib.sound.known_audio import KnownAudio
 from emolib.sound.manifest import Recording, list_recordings
 from emolib.sound.repeats import LEAST_S, find_repeats
@@ -21,7 +22,7 @@ from emolib.storage import absolute, resolve, write_bytes
 from jobs.bounds import between
 from jobs.cluster import ClusterOption, WorkersOption, connect
 from jobs.console import EXIT_DONE, EXIT_FAILURES, Result, audio_progress, say, say_unreadable, table
-from jobs.fanout import Block, Done, fan_out
+from jobs.fanout import Block, Done, fan_out, patience_s
 from jobs.specs import ClusterSpec, cluster_spec
 
 _BLOCK_S = 1200.0
@@ -129,9 +130,11 @@ def _listen(
 ) -> list[SketchedRecording]:
     """Return what was heard of each recording, in their order."""
     found: dict[str, SketchedRecording] = {}
-    blocks = [Block((archive, [each.uri for each in group], formats), _seconds(group)) for group in _groups(taken)]
+    durations_s = [{each.uri: estimate_s(each.uri, each.size) for each in group} for group in _groups(taken)]
+    blocks = [Block((archive, group, formats), sum(group.values())) for group in durations_s]
+    longest_s = Limits().seconds_for(max(max(group.values()) for group in durations_s))
     with connect(where) as client, audio_progress("listen", sum(block.audio_s for block in blocks)) as progress:
-        for ended in fan_out(client, sketch_recordings, blocks):
+        for ended in fan_out(client, isolated(sketch_recordings), blocks, stall_s=patience_s(longest_s)):
             progress.advance(ended.block.audio_s)
             if isinstance(ended, Done):
                 found.update((each.uri, each) for each in ended.value)

@@ -11,11 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 
 import pandas as pd
+from upath import UPath
 
 from emolib.errors import AudioError, Code
+from emolib.isolation import ONCE, UNWATCHED, Attempt, Watch
 from emolib.sound.manifest import version_of
+from emolib.sound.retries import retried
 from emolib.sound.source import opened
 from emolib.storage import AnyPath, below
+
+LIMIT_S = 600.0
+"""So long a file is read before it is given up; a gigabyte takes some seconds."""
 
 # What the bytes decide. What became of a file for other reasons says nothing of another one that holds the same.
 _DECIDED = (
@@ -67,7 +73,9 @@ def to_hash(planned: pd.DataFrame, listing: pd.DataFrame, known: pd.DataFrame) -
     return listing[listing["recording_id"].isin(planned["recording_id"]) | unchanged]
 
 
-def hash_files(root: AnyPath, files: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+def hash_files(
+    root: AnyPath, files: Iterable[tuple[str, str, str]], *, attempt: Attempt = ONCE, watch: Watch = UNWATCHED
+) -> dict[str, str]:
     """Return the 128-bit blake2b of the bytes of some recordings, as hex, by ``recording_id``.
 
     What can't be read, or is no longer what was listed, has none: scoring will say why.
@@ -78,18 +86,29 @@ def hash_files(root: AnyPath, files: Iterable[tuple[str, str, str]]) -> dict[str
         Folder or URL of the archive.
     files
         ``recording_id``, URI and version of each.
+    attempt, watch
+        See `emolib.isolation`; the items are the ``recording_id``.
     """
     hashes = {}
     for recording_id, uri, version in files:
+        if not attempt.takes(recording_id) or recording_id in attempt.verdicts:
+            continue
+        watch.begin(recording_id, LIMIT_S)
         try:
-            place = below(root, uri)
-            with opened(place) as file:
-                content = file.content_hash()
-            if version_of(place)[0] == version:
-                hashes[recording_id] = content
+            found, content = retried(_hashed, below(root, uri))
         except AudioError:
             continue
+        if found == version:
+            hashes[recording_id] = content
+    watch.end()
     return hashes
+
+
+def _hashed(place: UPath) -> tuple[str, str]:
+    """Return the version of a file, and the hash of its bytes."""
+    with opened(place) as file:
+        content = file.content_hash()
+    return version_of(place)[0], content
 
 
 def with_originals(planned: pd.DataFrame, known: pd.DataFrame, hashes: Mapping[str, str]) -> pd.DataFrame:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from emolib.config import HeaderlessFormat
+from emolib.config import HeaderlessFormat, Limits
 from emolib.errors import AudioError, Code
+from emolib.isolation import ONCE, UNWATCHED, Attempt, Watch
 from emolib.sound import audio
 from emolib.sound.fingerprints import REACH, ChannelFingerprints, Fingerprints
+from emolib.sound.retries import retried
 from emolib.sound.speech import SpeechStream
 from emolib.storage import below
 
 _RATE = 8000
 _MIN_LEVEL_DBFS = -60.0
+_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +54,50 @@ class SketchedRecording:
 
 
 def sketch_recordings(
-    root: str, uris: Sequence[str], headerless: Mapping[str, HeaderlessFormat]
+    root: str,
+    uris: Mapping[str, float],
+    headerless: Mapping[str, HeaderlessFormat],
+    *,
+    attempt: Attempt = ONCE,
+    watch: Watch = UNWATCHED,
 ) -> list[SketchedRecording]:
     """Return sketches of some recordings of an archive; one that can't be read is a code. What runs on the workers.
 
     About 1 MB for an hour of a channel. Tones, and what is near them, leave nothing in a sketch.
+
+    Parameters
+    ----------
+    uris
+        Of the recordings, each with its duration in seconds, as far as that is known.
+    attempt, watch
+        See `emolib.isolation`; the items are the URIs.
     """
-    return [_sketched(root, uri, headerless) for uri in uris]
+    watch.limit_memory(_LIMITS.recording_memory)
+    found = []
+    for uri, duration_s in uris.items():
+        if not attempt.takes(uri):
+            continue
+        if (verdict := attempt.verdicts.get(uri)) is not None:
+            found.append(SketchedRecording(uri, verdict.code))
+            continue
+        watch.begin(uri, _LIMITS.seconds_for(duration_s))
+        try:
+            found.append(retried(_sketched, root, uri, headerless))
+        except AudioError as error:
+            found.append(SketchedRecording(uri, error.code))
+    watch.end()
+    return found
 
 
 def _sketched(root: str, uri: str, headerless: Mapping[str, HeaderlessFormat]) -> SketchedRecording:
-    try:
-        with audio.stream(below(root, uri), sampling_rate=_RATE, headerless=headerless) as sound:
-            channels = [_Channel() for _ in range(sound.info.channels)]
-            for block in sound:
-                for channel, samples in zip(channels, block, strict=True):
-                    channel.speech.push(samples)
-                    channel.fingerprints.push(samples)
-            found = tuple(Sketch(uri, number, each.finish()) for number, each in enumerate(channels))
-            return SketchedRecording(uri, sound.code, sound.content_hash(), sound.decoded_s, found)
-    except AudioError as error:
-        return SketchedRecording(uri, error.code)
+    with audio.stream(below(root, uri), sampling_rate=_RATE, headerless=headerless) as sound:
+        channels = [_Channel() for _ in range(sound.info.channels)]
+        for block in sound:
+            for channel, samples in zip(channels, block, strict=True):
+                channel.speech.push(samples)
+                channel.fingerprints.push(samples)
+        found = tuple(Sketch(uri, number, each.finish()) for number, each in enumerate(channels))
+        return SketchedRecording(uri, sound.code, sound.content_hash(), sound.decoded_s, found)
 
 
 class _Channel:

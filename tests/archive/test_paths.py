@@ -124,7 +124,7 @@ def test_any_name_that_a_file_may_have_is_only_a_name(bundle: Any, archive: Path
     planned = [PlannedRecording(0, each.recording_id, each.uri, each.version, each.size, *_PLANNED) for each in listed]
     scored = score_recordings(root, planned, bundle=bundle, config=ScoringConfig())
     assert [rows.recording["code"] for rows in scored] == ["ok"] * len(ODD)
-    sketched = sketch_recordings(str(root), [each.uri for each in listed], {})
+    sketched = sketch_recordings(str(root), {each.uri: 1.0 for each in listed}, {})
     assert {each.code for each in sketched} == {Code.OK}
     hashes = hash_files(root, [(each.recording_id, each.uri, each.version) for each in listed])
     assert len(hashes) == len(ODD)

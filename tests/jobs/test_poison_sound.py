@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from emolib.archive.duplicates import hash_files
 from emolib.features.store import FeatureStore
+from emolib.isolation import isolated
+from emolib.sound.manifest import version_of
 from tests.jobs.conftest import Ended, run_emolib
 
 # What Python runs first in every process whose path has it: some files do to their reader what their name says, those
@@ -119,3 +122,21 @@ def test_what_may_pass_is_read_again_when_a_store_is_continued(tmp_path: Path) -
     assert after[later].any()
     assert store.complete
     assert run_emolib("verify", tmp_path / "S.zarr").exit_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("injected")
+def test_a_recording_costs_no_other_its_sketch(tmp_path: Path) -> None:
+    folder = _corpus(tmp_path / "calls", *(f"read-{name}" for name in ("abort", "flaky", "surprise")))
+    (folder / "corpus.csv").unlink()
+    ended = run_emolib("known-audio", folder, "--out", tmp_path / "known.npz", "--workers", "1")
+    assert ended.summary["codes"] == {"internal": 1, "killed": 1, "ok": 9}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("injected")
+def test_a_recording_costs_no_other_its_hash(tmp_path: Path) -> None:
+    folder = _corpus(tmp_path / "calls", *(f"hashed-{name}" for name in ("abort", "flaky", "surprise")))
+    files = [(place.stem, place.name, version_of(place)[0]) for place in folder.glob("*.wav")]
+    found = isolated(hash_files)(str(folder), files)
+    assert {name for name, _, _ in files} - set(found) == {"hashed-abort", "hashed-surprise"}

@@ -112,7 +112,7 @@ def test_voices_silence_noise_and_tones_do_not_repeat(tmp_path: Path) -> None:
         noise = 10 ** (-45 / 20) * rng.standard_normal(12 * RATE)
         parts = [ring, np.zeros(12 * RATE), noise, said(number, number), said(7, number)]
         soundfile.write(tmp_path / f"{number}.wav", np.concatenate(parts), RATE, subtype="ULAW")
-    sketched = sketch_recordings(str(tmp_path), [f"{number}.wav" for number in range(6)], {})
+    sketched = sketch_recordings(str(tmp_path), {f"{number}.wav": 40.0 for number in range(6)}, {})
     found = find_repeats([channel for each in sketched for channel in each.channels], least_recordings=2)
     assert found.stretches == ()
 
@@ -216,7 +216,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_heard_is_a_code(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     soundfile.write(tmp_path / "good.wav", np.stack([music(0), music(1)], axis=1), RATE)
-    found = sketch_recordings(str(tmp_path), ["empty.wav", "nowhere.wav", "good.wav"], {})
+    found = sketch_recordings(str(tmp_path), dict.fromkeys(["empty.wav", "nowhere.wav", "good.wav"], MUSIC_S), {})
     assert [each.code for each in found] == [Code.EMPTY, Code.MISSING, Code.OK]
     assert [len(each.channels) for each in found] == [0, 0, 2]
     assert found[2].decoded_s == MUSIC_S
@@ -238,7 +238,7 @@ def test_real_speech_is_not_known_audio_and_does_not_repeat(shared: Path) -> Non
             part = through("ulaw", np.concatenate(clips[start : start + 15]), sampling_rate=RATE, seed=0)
             sketches.append(Sketch(f"{actor} {number}", 0, fingerprints(part)))
     assert find_repeats(sketches, least_recordings=2).stretches == ()
-    uris = sorted(place.name for place in (shared / "calls").iterdir())
+    uris = dict.fromkeys(sorted(place.name for place in (shared / "calls").iterdir()), 60.0)
     for each in sketch_recordings(str(shared / "calls"), uris, parse_headerless(".gsm=gsm,.g722=g722,.ulaw=ulaw")):
         sketches += each.channels
     assert sum(len(each.fingerprints.bits) for each in sketches) * FRAME_S > 600
