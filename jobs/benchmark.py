@@ -16,6 +16,7 @@ from emolib.corpora.composed import compose, pairs
 from emolib.errors import AudioError, Code, SettingsError
 from emolib.sound import audio
 from emolib.sound.conversation import RATE, Clip, clip
+from emolib.sound.retries import retried
 from emolib.sound.speech_codecs import wav
 from emolib.storage import is_local, new_folder, write_bytes
 from jobs.bounds import Seed, between
@@ -119,6 +120,6 @@ def benchmark(
 
 def _hear(uri: str) -> Clip | None:
     try:
-        return clip(audio.read(uri, sampling_rate=RATE).signal.mean(axis=0))
+        return clip(retried(audio.read, uri, sampling_rate=RATE).signal.mean(axis=0))
     except AudioError:
         return None

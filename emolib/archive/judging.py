@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from upath import UPath
 
 from emolib.archive import truth as truths
 from emolib.archive.aggregates import labels_of
@@ -28,6 +29,7 @@ from emolib.learning.evaluation import metrics
 from emolib.learning.intervals import correlation_intervals, correlations, speaker_intervals
 from emolib.sound import audio
 from emolib.sound.known_audio import load_known_audio
+from emolib.sound.retries import retried
 from emolib.sound.speech import FRAME_S, SpeechStream
 from emolib.storage import AnyPath, below
 
@@ -226,19 +228,23 @@ def _listen(
 def _heard(config: RunConfig, uri: str, sampling_rate: int) -> list[NDArray[np.bool_]]:
     place = below(config.archive, uri)
     try:
-        with audio.stream(place, sampling_rate=sampling_rate, headerless=config.scoring.headerless) as sound:
-            level, file = config.scoring.min_level_dbfs, config.scoring.known_audio
-            known = None if file is None else load_known_audio(file.path, file.known_audio_id)
-            streams = [
-                SpeechStream(sampling_rate, min_level_dbfs=level, known_audio=known) for _ in range(sound.info.channels)
-            ]
-            for block in sound:
-                for stream, samples in zip(streams, block, strict=True):
-                    stream.push(samples)
+        return retried(_speech, config, place, sampling_rate)
     except AudioError as error:
         raise SettingsError(
             f"{place} can't be read ({error.message}), expected the recording that was scored: put the archive back"
         ) from error
+
+
+def _speech(config: RunConfig, place: UPath, sampling_rate: int) -> list[NDArray[np.bool_]]:
+    level, file = config.scoring.min_level_dbfs, config.scoring.known_audio
+    known = None if file is None else load_known_audio(file.path, file.known_audio_id)
+    with audio.stream(place, sampling_rate=sampling_rate, headerless=config.scoring.headerless) as sound:
+        streams = [
+            SpeechStream(sampling_rate, min_level_dbfs=level, known_audio=known) for _ in range(sound.info.channels)
+        ]
+        for block in sound:
+            for stream, samples in zip(streams, block, strict=True):
+                stream.push(samples)
     return [stream.finish().speech for stream in streams]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from emolib.archive import truth as truths
 from emolib.learning.bundle import ModelBundle
 from emolib.sound import audio
 from emolib.sound.manifest import recording_id
+from emolib.storage import resolve
 from tests.jobs.conftest import run_emolib
 
 pytestmark = pytest.mark.slow
@@ -202,6 +205,39 @@ def test_recordings_that_changed_since_are_refused(world: World, tmp_path: Path)
         refused(tmp_path, world.predictions, world.truth, first.name, "put the archive back")
     finally:
         shutil.copy2(tmp_path / "kept.wav", first)
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The files of sound that a disk did not give when they were opened first."""
+    kind, refused = type(resolve("/a")), set[str]()
+    opens = kind.open
+
+    def refuses(self: Path, *arguments: Any, **named: Any) -> Any:
+        if self.suffix == ".wav" and str(self) not in refused:
+            refused.add(str(self))
+            raise OSError(errno.EIO, "the disk said no")
+        return opens(self, *arguments, **named)
+
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(kind, "open", refuses)
+    return refused
+
+
+def test_calls_are_made_of_clips_that_are_read_at_the_second_try(corpus: Path, tmp_path: Path, flaky: set[str]) -> None:
+    made = run_emolib("benchmark", corpus, "--out", tmp_path / "known", "--calls", "1", "--duration-s", "10")
+    assert (made.exit_code, made.summary["unheard"]) == (0, 0)
+    assert any(Path(name).is_relative_to(corpus) for name in flaky)
+
+
+def test_recordings_are_judged_that_are_read_at_the_second_try(
+    world: World, judged: Path, tmp_path: Path, flaky: set[str]
+) -> None:
+    asked = ("evaluate", "--archive", world.predictions, "--truth", world.truth, "--out", tmp_path / "E")
+    assert run_emolib(*asked).exit_code == 0
+    assert any(Path(name).is_relative_to(world.calls) for name in flaky)
+    found, expected = ((place / "evaluation.json").read_text() for place in (tmp_path / "E", judged))
+    assert json.loads(found) == json.loads(expected)
 
 
 @pytest.mark.parametrize(
