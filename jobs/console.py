@@ -182,11 +182,11 @@ def epoch_progress() -> Iterator[Callable[[Mapping[str, float]], None]]:
 def _epoch(entry: Mapping[str, float]) -> str:
     """Say how an epoch went, and how long the rest will take if it goes on so."""
     left_s = (entry["epochs"] - entry["epoch"]) * entry["seconds"]
-    aside = "learning from all"
+    aside = ""
     if "val_uar" in entry:
-        aside = f"set aside: loss {entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f}"
+        aside = f", set aside: loss {entry['val_loss']:.3f}, UAR {entry['val_uar']:.3f}"
     return (
-        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}, {aside} "
+        f"epoch {entry['epoch']:.0f} of {entry['epochs']:.0f}: loss {entry['loss']:.3f}{aside} "
         f"({entry['seconds']:.1f} s, {left_s / 60:.1f} min left)"
     )
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter, validators
 
 from emolib.corpora import labels, splits
-from emolib.errors import SettingsError
 from emolib.features.store import FeatureStore
 from emolib.learning import bundle
 from emolib.learning.batches import usable_rows
-from emolib.learning.calibration import abstention_threshold
+from emolib.learning.promise import Promise, further_speakers, validate_promise
 from emolib.learning.recipes import RECIPES
 from emolib.report.card import card, read_evaluations
 from emolib.sound.variants import learnt_copies
 from emolib.storage import resolve
 from jobs.bounds import Epochs, Seed
 from jobs.console import Result, epoch_progress, listed, say, table
-
-if TYPE_CHECKING:
-    from emolib.learning.training import Trained
 
 TaskOption = Annotated[
     Literal["emotion2", "emotion3", "emotion8", "native"],
@@ -37,8 +33,9 @@ PrecisionOption = Annotated[
     float | None,
     Parameter(
         validator=validators.Number(gt=0, lt=1),
-        help="Share of the labels that should be right; a window that the model is less sure of gets none. It is "
-        "that of the corpora's mixture, not of one that `score --priors` names.",
+        help="Share of the labels that should be right; a window that the model is less sure of gets none. One more "
+        "network is trained to check that on further speakers; bundle.json and the card say what came of it. It is the "
+        "share in the corpora's mixture, not in one that `score --priors` names.",
     ),
 ]
 
@@ -92,6 +89,9 @@ def train(
     labelled = numbers >= 0
     aside = splits.validation(windows, numbers, labelled, seed=seed)
     say(f"{int(labelled.sum())} windows with a label, {int(aside.sum())} of them set aside with their speakers")
+    further = None if precision is None else further_speakers(windows, numbers, labelled & ~aside, seed=seed)
+    if further is not None:
+        say(f"{int(further.sum())} windows of further speakers check the promise: one more network learns without them")
     from emolib.learning import training  # TensorFlow takes its time: everything that can be wrong was looked at before
 
     with epoch_progress() as show:
@@ -101,6 +101,7 @@ def train(
             labels=numbers,
             train=labelled & ~aside,
             validation=aside,
+            further=further,
             architecture=architecture,
             seed=seed,
             speaker_dependent=speaker_dependent,
@@ -108,14 +109,19 @@ def train(
             checkpoint=resolve(model) / bundle.CHECKPOINT,
             on_epoch=show,
         )
-    least = None if precision is None else _threshold(trained, precision)
+    promise = None
+    if precision is not None:
+        public = trained.scheme.public_members
+        of_further = None if trained.further is None else trained.further.merged(public)
+        promise = validate_promise(trained.windows.merged(public), of_further, precision)
+        _say_promise(promise)
     with warnings.catch_warnings():
         # keras 3.15 asks numpy for a name that tf2onnx misses: nothing that a user could mend.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         saved = bundle.save(
             model,
             trained,
-            abstention_threshold=least,
+            promise=promise,
             pages=partial(card, history=trained.history, evaluations=judged),
         )
     found = trained.metrics
@@ -130,7 +136,8 @@ def train(
             "architecture": architecture,
             "epochs": trained.training["epochs"],
             "temperature": round(trained.temperature, 3),
-            "abstention_threshold": least,
+            "abstention_threshold": saved.abstention_threshold,
+            "promise": saved.promise,
             "validation": {name: round(found[name], 4) for name in ("n", "accuracy", "uar", "macro_f1")},
             "validation_speakers": trained.training["validation_speakers"],
         }
@@ -149,17 +156,18 @@ def provenance(store: FeatureStore, *, task: str, architecture: str, epochs: int
     }
 
 
-def _threshold(trained: Trained, precision: float) -> float:
-    """Return the confidence from which on the labels of the validation windows have a precision."""
-    confidence, correct = trained.windows.merged(trained.scheme.public_members).confidence()
-    found = abstention_threshold(confidence, correct, precision)
-    if found is None:
-        raise SettingsError(
-            f"a precision of {precision:g} is not reached by any threshold, found {correct.mean():.3f} when every "
-            "window gets a label; ask for less, or train on more speakers"
-        )
+def _say_promise(promise: Promise) -> None:
+    chosen, checked = promise.chosen, promise.checked
     say(
-        f"labels are given from a confidence of {found.threshold:.3f} on: {found.precision:.1%} of them are right, "
-        f"{found.coverage:.1%} of the windows get one (windows of the speakers set aside)"
+        f"labels are given from a confidence of {promise.threshold:.3f} on: {chosen.precision:.1%} of them are right, "
+        f"{chosen.coverage:.1%} of the windows get one (windows of the speakers set aside, by whom it was chosen)"
     )
-    return found.threshold
+    if checked is None:
+        say("too few speakers to check that on others: the promise is not validated")
+    elif checked.precision is None:
+        say("no window of the further speakers gets a label: the promise is not validated")
+    else:
+        say(
+            f"of {len(checked.speakers)} further speakers, whom the network had not heard: {checked.precision:.1%} of "
+            f"their labels are right, {checked.coverage:.1%} of their windows get one; the promise is {promise.verdict}"
+        )

@@ -3,7 +3,8 @@
     model.keras     the master, for further training
     model.onnx      what workers run: ONNX Runtime starts in half a second, TensorFlow in fifteen
     golden.npz      synthetic signals with the features and probabilities that every machine must reproduce
-    validation.npz  what was said of the windows of its validation speakers before it learnt from them: its mistakes
+    validation.npz  held-out predictions of the validation speakers: which class is taken for which, by a network that
+                    had not heard them (not the model, if that learnt anew from all)
     card.html       for people: data, figures, what it must not be used for; card.json the same for machines
     bundle.json     what the model is; written last, so a folder without it is no bundle
 
@@ -34,6 +35,7 @@ from emolib.learning.validation import Validation
 from emolib.storage import AnyPath, new_folder, read_json, remove_folder, resolve, write_bytes, write_json
 
 if TYPE_CHECKING:
+    from emolib.learning.promise import Promise
     from emolib.learning.training import Trained
 
 SCHEMA_VERSION = 2
@@ -66,6 +68,7 @@ class _Manifest(Settings):
     fingerprint: str
     temperature: float = Field(default=1.0, gt=0)
     abstention_threshold: float | None = None
+    promise: dict[str, Any] | None = None  # models of before have none
     priors: dict[str, float]
     training: dict[str, Any]
     metrics: dict[str, Any]
@@ -103,11 +106,14 @@ class ModelBundle:
         By which probabilities are softened; 1 leaves them as they are.
     abstention_threshold
         Below this confidence a window gets no label; None: it always gets one.
+    promise
+        Which precision that threshold shall give, and on whom that was checked (see
+        `emolib.learning.promise.Promise.report`); None: none was promised.
     priors
         Share of each class that it takes for granted; 0 for one that it has never heard. Its probabilities are not
         corrected for another mixture (see `emolib.learning.priors`).
     training, metrics
-        What it was trained on, and how well it did on its validation speakers before it learnt from them.
+        What it was trained on, and how well the validation speakers were told by a network that had not heard them.
     """
 
     def __init__(self, path: UPath, manifest: _Manifest, session: onnxruntime.InferenceSession) -> None:
@@ -117,6 +123,7 @@ class ModelBundle:
         self.profile = manifest.profile
         self.temperature = manifest.temperature
         self.abstention_threshold = manifest.abstention_threshold
+        self.promise = manifest.promise
         self.priors = manifest.priors
         self.training = manifest.training
         self.metrics = manifest.metrics
@@ -213,7 +220,7 @@ def save(
     path: AnyPath,
     trained: Trained,
     *,
-    abstention_threshold: float | None = None,
+    promise: Promise | None = None,
     pages: Callable[[dict[str, Any]], Mapping[str, bytes]] | None = None,
 ) -> ModelBundle:
     """Write a trained network as a bundle, its twin checked against it, and load it.
@@ -222,8 +229,8 @@ def save(
     ----------
     path
         A new folder; the checkpoint of the training may lie there (see `refuse_existing`).
-    abstention_threshold
-        Below this confidence a window gets no label.
+    promise
+        From which confidence on a window gets a label, and what is known of the precision; None: every window gets one.
     pages
         Makes files for people from what `bundle.json` will hold, by their names.
 
@@ -270,7 +277,8 @@ def save(
         profile=profile,
         fingerprint=profile.fingerprint,
         temperature=trained.temperature,
-        abstention_threshold=abstention_threshold,
+        abstention_threshold=None if promise is None else promise.threshold,
+        promise=None if promise is None else promise.report(),
         priors=dict(zip(scheme.classes, trained.priors.tolist(), strict=True)),
         training=trained.training,
         metrics=trained.metrics,

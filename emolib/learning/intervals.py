@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap confidence intervals over speakers; correlations. Pure.
+"""How sure a figure is: confidence intervals over speakers; correlations. Pure.
 
 Utterances of one speaker resemble each other, so they are no independent evidence: whole speakers are drawn.
 """
@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t as student
 
 from emolib.errors import SettingsError
 
@@ -122,6 +122,49 @@ def speaker_intervals(
     edges = [(1 - level) / 2, (1 + level) / 2]
     found = {name: np.quantile(values, edges) for name, values in figures.items()}
     return {name: (float(low), float(high)) for name, (low, high) in found.items()}
+
+
+def share_interval(
+    hits: NDArray[np.bool_], speakers: Iterable[Hashable], *, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return a confidence interval of a share over few speakers (Student's t of a ratio, Cochran 1977).
+
+    A bootstrap over three speakers knows three speakers; Student's t allows for how little they say of others. It is at
+    least as wide as if every item were a speaker of its own.
+
+    Parameters
+    ----------
+    hits
+        The items, and which of them count, ``(item,)``: the share is their mean.
+    speakers
+        Whose items they are, one for each.
+    level
+        How often such an interval holds the share of all speakers.
+
+    Returns
+    -------
+    tuple or None
+        ``(low, high)``, within 0 and 1. None where there are fewer than two speakers: one says nothing about others.
+
+    Examples
+    --------
+    >>> hits = np.array([True, True, True, False] * 6)
+    >>> share_interval(hits, ["anna", "ben"] * 12)
+    (0.0, 1.0)
+    >>> np.round(share_interval(hits, [f"speaker {number // 4}" for number in range(24)]), 2).tolist()
+    [0.52, 0.98]
+    """
+    names = list(speakers)
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    if len(number) < 2:
+        return None
+    whose = np.array([number[name] for name in names])
+    share, items, count = float(hits.mean()), len(hits), len(number)
+    residuals = np.bincount(whose, hits) - share * np.bincount(whose)
+    variance = count / (count - 1) * np.sum(residuals**2) / items**2
+    deviation = np.sqrt(max(variance, share * (1 - share) / items))
+    reach = float(student.ppf((1 + level) / 2, count - 1) * deviation)
+    return max(share - reach, 0.0), min(share + reach, 1.0)
 
 
 def correlations(first: NDArray[np.floating], second: NDArray[np.floating]) -> dict[str, float | None]:

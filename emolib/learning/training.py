@@ -54,14 +54,18 @@ class Trained:
     priors
         Share of each class that it takes for granted, ``(class,)``: what its rows weigh in the loss.
     windows
-        What was said of the validation windows by a network that had not learnt from them.
+        Held-out predictions of the validation windows, softened: by a network that had not learnt from them.
+    further
+        Predictions of further speakers by a network that learnt in the same way from all others, softened by the same
+        temperature: what a promise is checked on (see `emolib.learning.promise`). None: nobody asked for it.
     validation
-        The same of utterances (see `emolib.learning.evaluation.utterance_predictions`).
+        As `windows`, of utterances (see `emolib.learning.evaluation.utterance_predictions`).
     metrics
         Of the same (see `emolib.learning.evaluation.metrics`). They chose nothing but the temperature.
     history
         For each epoch ``epoch``, ``epochs``, ``loss`` (of words, smoothed) and ``seconds``, and, unless the validation
-        rows are learnt from, ``val_loss`` (of classes) and ``val_uar``.
+        rows are learnt from, ``val_loss`` (of classes) and ``val_uar``. Those of the network that judges further
+        speakers are left out.
     """
 
     model: keras.Model
@@ -71,6 +75,7 @@ class Trained:
     temperature: float
     priors: NDArray[np.float64]
     windows: Validation
+    further: Validation | None
     validation: pd.DataFrame
     metrics: dict[str, Any]
     history: list[dict[str, float]]
@@ -83,6 +88,7 @@ def fit(
     labels: NDArray[np.int64],
     train: NDArray[np.bool_],
     validation: NDArray[np.bool_],
+    further: NDArray[np.bool_] | None = None,
     architecture: str,
     seed: int,
     speaker_dependent: bool = False,
@@ -93,7 +99,8 @@ def fit(
     """Train a network for a fixed number of epochs, and find its temperature on the validation rows.
 
     If the recipe says so, another network then learns from all rows, those of validation included, in the same way, and
-    takes the temperature over (see `emolib.learning.recipes.Recipe.learn_again`).
+    takes the temperature over (see `emolib.learning.recipes.Recipe.learn_again`). Where there are further speakers, one
+    more learns from all others, in the same way, and judges them; it changes nothing of the first two.
 
     It learns from clean rows and from copies that are made for it, and is validated on clean ones; copies to judge by
     are passed over (see `emolib.sound.variants`). Classes, or words, weigh the same in the loss however often they
@@ -111,6 +118,9 @@ def fit(
     train, validation
         Which rows to learn from and which to set aside, bool ``(window,)``. Rows without a class or without numbers are
         passed over, and for validation those of a class that nobody says who is learnt from.
+    further
+        Which of the training rows are of further speakers, bool ``(window,)``: chosen as the validation speakers are,
+        but others.
     architecture
         One of `emolib.learning.model.ARCHITECTURES`.
     seed
@@ -128,12 +138,18 @@ def fit(
     Raises
     ------
     SettingsError
-        If the store is not complete, fewer than two classes occur in training, no row is left to validate with, or the
+        If the store is not complete, fewer than two classes occur in training, no row is left to judge, or the
         checkpoint is of another training.
     EmolibError
         If the loss is no longer a number.
     """
     rows = _rows(store, scheme, labels, train=train, validation=validation)
+    # As if the further speakers were those set aside.
+    checked = (
+        None
+        if further is None
+        else _rows(store, scheme, labels, train=(train | validation) & ~further, validation=further)
+    )
     recipe = RECIPES[architecture].adapted(speaker_dependent=speaker_dependent, tells_gender=scheme.tells_gender)
     source = InMemory(store)
     course = partial(
@@ -149,6 +165,7 @@ def fit(
     )
     apart = course(rows=rows.learnt_from)
     whole = course(rows=rows.together) if recipe.learn_again else None
+    check = None if checked is None else course(rows=checked.learnt_from)
     last = whole or apart
     facts = {
         "architecture": architecture,
@@ -160,15 +177,18 @@ def fit(
         **_facts(store, scheme, labels, rows, made_from=rows.together if recipe.learn_again else rows.learnt_from),
     }
     history: list[dict[str, float]] = []
+    epochs_of_all = sum(each.epochs for each in (apart, whole, check) if each is not None)
 
-    def run(part: Course, name: str, watch: Callable[[keras.Model], dict[str, float]]) -> keras.Model:
-        before, of = len(history), apart.epochs + (0 if whole is None else whole.epochs)
+    def run(
+        part: Course, name: str, watch: Callable[[keras.Model], dict[str, float]], **more: list[str]
+    ) -> keras.Model:
+        before = len(history)
 
         def numbered(entry: dict[str, float]) -> dict[str, float]:
-            return {**entry, "epoch": before + entry["epoch"], "epochs": of}
+            return {**entry, "epoch": before + entry["epoch"], "epochs": epochs_of_all}
 
         model, entries = part.run(
-            state=None if checkpoint is None else Checkpoint(resolve(checkpoint) / f"{name}.npz", facts),
+            state=None if checkpoint is None else Checkpoint(resolve(checkpoint) / f"{name}.npz", {**facts, **more}),
             watch=watch,
             on_epoch=lambda entry: None if on_epoch is None else on_epoch(numbered(entry)),
         )
@@ -180,11 +200,18 @@ def fit(
     probabilities, valid_frames = predict(model, source, rows.validation)
     if whole is not None:
         model = run(whole, "whole", lambda _: {})
+    of_model = list(history)
 
     windows = store.windows.iloc[rows.validation]
     temperature = fit_temperature(probabilities, truth)
     softened = soften(probabilities, temperature)
     table = evaluation.utterance_predictions(windows, truth, softened, valid_frames, classes=scheme.classes)
+    heard_further = None
+    if check is not None and checked is not None:
+        others = store.windows.iloc[checked.validation]
+        judge = run(check, "check", lambda _: {}, further_speakers=_speakers(others))
+        said, _ = predict(judge, source, checked.validation)
+        heard_further = Validation(soften(said, temperature), labels[checked.validation], _voices(others).to_numpy(str))
     return Trained(
         model=model,
         scheme=scheme,
@@ -193,9 +220,10 @@ def fit(
         temperature=temperature,
         priors=last.priors,
         windows=Validation(softened, truth, _voices(windows).to_numpy(str)),
+        further=heard_further,
         validation=table,
         metrics=evaluation.metrics(table, scheme.classes),
-        history=history,
+        history=of_model,
     )
 
 

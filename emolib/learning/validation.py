@@ -1,6 +1,7 @@
-"""What was said of the windows of a model's validation speakers: how sure it may be of itself, and what it mistakes.
+"""Held-out predictions of a model's validation speakers, for its temperature, its threshold and its confusion counts.
 
-That was said before they were learnt from (see `emolib.learning.training.fit`).
+They are those of a network that had not heard these speakers. Where another then learnt anew from all, that other one
+is shipped (see `emolib.learning.training.fit`); how far the figures hold for it, `emolib.learning.promise` finds.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from emolib.learning.intervals import confusions
 
 
 class Validation(NamedTuple):
-    """The validation windows, and what a model says of them.
+    """Windows of speakers, and what a network says of them that has not heard these speakers.
 
     Attributes
     ----------
     probabilities
-        Softened by the model's temperature, float32 ``(window, class)``.
+        Softened by the temperature of the model, float32 ``(window, class)``.
     truth
         Number of each window's true class, int64 ``(window,)``.
     speakers

@@ -87,6 +87,7 @@ def card(
         "history": list(history),
         "temperature": manifest["temperature"],
         "abstention_threshold": manifest["abstention_threshold"],
+        "promise": manifest["promise"],
         "priors": manifest["priors"],
         "validation": manifest["metrics"],
         "evaluations": list(evaluations),

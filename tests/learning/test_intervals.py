@@ -10,7 +10,13 @@ from hypothesis import given, strategies as st
 from emolib.errors import SettingsError
 from emolib.learning import intervals
 from emolib.learning.evaluation import metrics
-from emolib.learning.intervals import confusions, correlation_intervals, correlations, speaker_intervals
+from emolib.learning.intervals import (
+    confusions,
+    correlation_intervals,
+    correlations,
+    share_interval,
+    speaker_intervals,
+)
 
 CLASSES = ("anger", "calm", "joy", "sadness")
 UTTERANCES = st.lists(
@@ -119,3 +125,28 @@ def test_correlations_lie_within_one_and_a_measure_agrees_with_itself(rows: list
         assert bounds is None
     elif bounds is not None:
         assert all(-1 <= low <= high <= 1 for low, high in bounds.values())
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), min_size=1), st.randoms(use_true_random=False))
+def test_the_interval_of_a_share_holds_it_whatever_the_order(items: list[tuple[bool, str]], random: Any) -> None:
+    def found() -> tuple[float, float] | None:
+        hits, speakers = zip(*items, strict=True)
+        return share_interval(np.array(hits), speakers)
+
+    interval = found()
+    assert (interval is None) == (len({speaker for _, speaker in items}) < 2)
+    random.shuffle(items)
+    assert found() == (None if interval is None else pytest.approx(interval))
+    if interval is not None:
+        assert 0 <= interval[0] <= np.mean([hit for hit, _ in items]) + 1e-12
+        assert np.mean([hit for hit, _ in items]) - 1e-12 <= interval[1] <= 1
+
+
+def test_the_interval_of_a_share_is_as_wide_as_it_says() -> None:
+    """Of few speakers who differ: 95 of 100 intervals hold what all speakers together have."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        chances = np.repeat(generator.uniform(0.5, 0.9, 4), 50)
+        low, high = share_interval(generator.random(200) < chances, np.repeat(np.arange(4), 50).tolist()) or (1.0, 0.0)
+        held += low <= 0.7 <= high
+    assert 0.92 < held / 400 < 0.99

@@ -20,8 +20,10 @@ from emolib.learning import bundle as bundles, calibration
 from emolib.learning.bundle import ModelBundle
 from emolib.learning.crossvalidation import cross_validate
 from emolib.learning.progress import Progress
+from emolib.learning.promise import further_speakers
 from emolib.learning.recipes import RECIPES
 from emolib.storage import read_json, write_json
+from tests.jobs.conftest import run_emolib
 from tests.learning.conftest import COEFFICIENTS, FRAMES, PROFILE, MakeStore
 
 if TYPE_CHECKING:
@@ -254,14 +256,19 @@ class _KilledError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "last"),
-    [("default", 4), ("default", 9), ("article", 4)],
+    ("expected", "last"),
+    [("trained_default", 4), ("trained_default", 9), ("checked_default", 14), ("trained_article", 4)],
 )
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
-    store: FeatureStore, architecture: str, last: int, request: pytest.FixtureRequest, tmp_path: Path
+    store: FeatureStore, expected: str, last: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    whole = request.getfixturevalue(f"trained_{architecture}")
-    asked = {"architecture": architecture, "epochs": whole.training["epochs"], "checkpoint": tmp_path / "training"}
+    whole = request.getfixturevalue(expected)
+    asked = {
+        "architecture": whole.model.name,
+        "epochs": whole.training["epochs"],
+        "checkpoint": tmp_path / "training",
+        "further": None if whole.further is None else _further(store, _split(store, "native")[2]),
+    }
 
     def die(entry: dict[str, float]) -> None:
         if entry["epoch"] == last:
@@ -271,12 +278,17 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
         _fit(store, **asked, on_epoch=die)
     seen: list[float] = []
     again = _fit(store, **asked, on_epoch=lambda entry: seen.append(entry["epoch"]))
-    assert seen == list(range(last + 1, len(whole.history) + 1))
+    networks_trained = (2 if whole.training["recipe"]["learn_again"] else 1) + (whole.further is not None)
+    assert seen == list(range(last + 1, networks_trained * whole.training["epochs"] + 1))
     assert [entry["loss"] for entry in again.history] == [entry["loss"] for entry in whole.history]
     pairs = zip(whole.model.get_weights(), again.model.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     assert again.temperature == whole.temperature
-    np.testing.assert_array_equal(again.windows.probabilities, whole.windows.probabilities)
+    for part in ("windows", "further"):
+        found, there = getattr(again, part), getattr(whole, part)
+        assert (found is None) == (there is None)
+        if found is not None:
+            np.testing.assert_array_equal(found.probabilities, there.probabilities)
 
 
 def test_a_checkpoint_of_another_training_is_refused(store: FeatureStore, tmp_path: Path) -> None:
@@ -392,6 +404,100 @@ def test_an_interrupted_cross_validation_goes_on(make_store: Callable[..., Featu
         Progress(tmp_path, {**asked, "seed": 1})
     progress.remove()
     assert not list(tmp_path.iterdir())
+
+
+# ---- A promise of precision
+
+
+def _further(store: FeatureStore, validation: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    _, labels, _ = _split(store, "native")
+    chosen = further_speakers(store.windows, labels, ~validation, seed=0)
+    assert chosen is not None
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def checked_default(store: FeatureStore) -> Trained:
+    """As `trained_default`, and one more network that judges further speakers."""
+    _, _, validation = _split(store, "native")
+    return _fit(store, architecture="default", epochs=6, further=_further(store, validation))
+
+
+def test_checking_a_promise_changes_nothing_of_the_model(trained_default: Trained, checked_default: Trained) -> None:
+    pairs = zip(trained_default.model.get_weights(), checked_default.model.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert checked_default.temperature == trained_default.temperature
+    np.testing.assert_array_equal(checked_default.windows.probabilities, trained_default.windows.probabilities)
+    assert [each["loss"] for each in checked_default.history] == [each["loss"] for each in trained_default.history]
+    assert checked_default.training == trained_default.training
+    assert trained_default.further is None
+
+
+def test_further_speakers_are_judged_by_a_network_that_never_heard_them(
+    store: FeatureStore, checked_default: Trained
+) -> None:
+    """Were their labels others, the same would be said of them, although the model has learnt from them."""
+    scheme, labels, validation = _split(store, "native")
+    further = _further(store, validation)
+    labels[further] = (labels[further] + 1) % CLASSES
+    asked = {"train": ~validation, "validation": validation, "architecture": "default", "seed": 0, "epochs": 6}
+    wrong = fitting.fit(store, scheme=scheme, labels=labels, further=further, **asked)
+    weights = zip(wrong.model.get_weights(), checked_default.model.get_weights(), strict=True)
+    assert not all(np.array_equal(a, b) for a, b in weights)
+    assert checked_default.further is not None
+    assert wrong.further is not None
+    said = [calibration.soften(each.further.probabilities, 1 / each.temperature) for each in (checked_default, wrong)]
+    np.testing.assert_allclose(*said, atol=1e-5)
+    names = set(checked_default.further.speakers)
+    assert len(names) > 1
+    assert not names & set(checked_default.windows.speakers)
+
+
+@pytest.mark.parametrize("architecture", ["article", "default"])
+def test_the_card_says_that_a_promise_does_not_hold_for_further_speakers(
+    make_store: MakeStore, architecture: str, tmp_path: Path
+) -> None:
+    """Threshold and temperature of speakers who are told with ease, and further ones whom nobody tells."""
+    plain = make_store(speakers=12)
+    _, _, validation = _split(plain, "native")
+    further = plain.windows[_further(plain, validation)]
+    hard = make_store(speakers=12, hard=set(further["speaker"]))
+    asked = ("--task", "native", "--architecture", architecture, "--epochs", "10", "--precision", "0.9")
+    ended = run_emolib("train", str(hard.path), *asked, "--model", tmp_path / "M")
+    assert ended.exit_code == 0
+    promise = read_json(tmp_path / "M" / "bundle.json")["promise"]
+    assert promise == ended.summary["promise"] == read_json(tmp_path / "M" / "card.json")["promise"]
+    assert promise["verdict"] == "not kept"
+    assert promise["threshold"] == ModelBundle.load(tmp_path / "M").abstention_threshold
+    assert promise["chosen"]["precision"] >= promise["wanted"] == 0.9
+    assert promise["checked"]["precision"] < 0.5
+    assert promise["checked"]["windows"] == len(further)
+    assert promise["checked"]["speakers"] == sorted(set(further["corpus"] + "/" + further["speaker"]))
+    page = (tmp_path / "M" / "card.html").read_text()
+    for part in ("Promised: 90.0 %", "The promise is not kept", *promise["checked"]["speakers"]):
+        assert part in page
+
+
+def test_the_card_says_that_a_promise_is_kept_or_was_not_validated(make_store: MakeStore, tmp_path: Path) -> None:
+    asked = ("--task", "native", "--architecture", "article", "--epochs", "10", "--precision", "0.9")
+    for speakers, verdict, said in (
+        (12, "kept", "The promise is kept by these speakers"),
+        (4, "not validated", "Not validated: too few speakers"),
+    ):
+        place = tmp_path / f"{speakers}"
+        ended = run_emolib("train", str(make_store(speakers=speakers).path), *asked, "--model", place)
+        assert ended.summary["promise"]["verdict"] == verdict
+        assert said in (place / "card.html").read_text()
+    assert ended.summary["promise"]["checked"] is None
+
+
+def test_a_card_without_a_promise_says_so(make_store: MakeStore, tmp_path: Path) -> None:
+    asked = ("--task", "native", "--epochs", "1")
+    ended = run_emolib("train", str(make_store(speakers=4).path), *asked, "--model", tmp_path / "M")
+    assert ended.summary["promise"] is None
+    page = (tmp_path / "M" / "card.html").read_text()
+    assert "None: every window gets a label" in page
+    assert "How far they hold for this one was not measured" in page
 
 
 # ---- Bundles
