@@ -11,8 +11,12 @@ gets none. Three networks of one recipe and seed have to do with it:
 What the threshold reaches on the validation speakers is no measurement: it was chosen to reach it there, with another
 network than the one that is shipped. The further speakers chose nothing, and the check network is the shipped one but
 for them: what it reaches is what the shipped one may be expected to reach on people who are new to it. Nothing is
-changed by it: a threshold that were moved until it fits them would have to be checked on yet others. (An architecture
-without a refit ships its held-out network; the check is the same.)
+changed by it: a threshold that were moved until it fits them would have to be checked on yet others.
+
+What remains: the check network has fewer speakers to learn from than the shipped one, so that one is rather better; and
+the held-out network, whose confidences the threshold is chosen by, has learnt from the further speakers, as it has from
+everybody but the validation speakers. (An architecture without a refit ships its held-out network; the check is the
+same.) `emolib evaluate` leaves the tested speakers out of all of it, fold by fold, for many trainings.
 """
 
 from __future__ import annotations
