@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,10 @@ from emolib.archive.run_settings import RunConfig
 from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, folder_of
-from emolib.errors import Code, EmolibError, OutputError, SettingsError
+from emolib.errors import Code, EmolibError, SettingsError
 from emolib.learning.bundle import ModelBundle
 from emolib.storage import exists
-from emolib.stores import locked_out
+from emolib.stores import locked_out, no_room
 
 
 def score_block(
@@ -98,10 +97,6 @@ def score_block(
     )
 
 
-# Of a write: what every other one would meet as well. All else may pass, and the block is tried again.
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
 def _commit(run: Run, part: Part, rows: Sequence[RecordingRows]) -> None:
     """Commit what an attempt has for each table: a candidate's rows first, those of `recordings`, the commit, last."""
     config, classes = run.config, run.config.classes
@@ -116,14 +111,9 @@ def _commit(run: Run, part: Part, rows: Sequence[RecordingRows]) -> None:
     try:
         run.commits.commit(part.block, parts)
     except Exception as error:  # a store's client may raise anything
-        if (stop := locked_out(error)) is not None:
+        if (stop := locked_out(error) or no_room(error, run.pred)) is not None:
             raise stop from error
-        if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
-            raise
-        raise OutputError(
-            f"{error.strerror} in {run.pred}, expected room to write to: make some, then run the same command again; "
-            "what is done stays done"
-        ) from error
+        raise
 
 
 @lru_cache(maxsize=2)  # a candidate has its place beside the model
