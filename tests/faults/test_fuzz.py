@@ -9,12 +9,17 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from emolib.errors import Code
+from tests.faults.mutations import mutated
+from tests.jobs.conftest import run_emolib
 
 # Seconds of processor time, as others may be at work on the machine; a file that waits for something is given longer.
 _LONGEST_S, _STUCK_S, _MOST_MB = 5.0, 60.0, 500
@@ -96,3 +101,38 @@ def test_a_few_damaged_files() -> None:
 @pytest.mark.parametrize("count", [pytest.param(4000, marks=pytest.mark.sample), 10_000])
 def test_thousands_of_damaged_files(count: int) -> None:
     _assert_outcomes(count)
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A function that makes a folder of so many damaged files, which is an archive and a corpus."""
+
+    def make(count: int) -> Path:
+        folder = tmp_path_factory.mktemp("damaged")
+        for number in range(count):
+            name, data = mutated(_SEED, number)
+            (folder / f"{number:05d}{Path(name).suffix}").write_bytes(data)
+        clips = pd.DataFrame({"path": sorted(path.name for path in folder.iterdir())})
+        clips.assign(speaker="s", emotion="anger").to_csv(folder / "corpus.csv", index=False)
+        return folder
+
+    return cache(make)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("count", [pytest.param(200, marks=pytest.mark.sample), 10_000])
+@pytest.mark.parametrize("command", ["extract", "score"])
+def test_whole_jobs_over_damaged_files(
+    command: str, count: int, damaged: Callable[[int], Path], model: Path, tmp_path: Path
+) -> None:
+    """Each has its outcome; none crashes a job, or holds it up."""
+    folder, out = damaged(count), tmp_path / "out"
+    options = {"extract": ["--store", out], "score": ["--model", model, "--out", out, "--exclude", "corpus.csv"]}
+    ended = run_emolib(command, folder, *options[command], "--failure-budget", "1", "--recording-s", "120")
+    assert ended.exit_code == 0
+    codes = ended.summary["codes"]
+    print(f"{command}: {count} files in {ended.summary.get('seconds')} s: {codes}")
+    assert sum(codes.values()) == count
+    assert {"timeout", "internal"}.isdisjoint(codes)
+    assert run_emolib("verify", out).exit_code == 0

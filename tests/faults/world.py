@@ -33,10 +33,10 @@ from tests.jobs.conftest import assert_same_rows, command, striking
 _LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 
 
-def untrained_model(place: Path) -> Path:
+def untrained_model(place: Path, *, seed: int = 0) -> Path:
     """Write a bundle whose network is a seeded sum over a window's mean: real to every job, and made at once."""
     labels = scheme("emotion3", pd.DataFrame({"corpus": ["c"], "emotion": ["anger"], "gender": ["female"]}))
-    weights = np.random.default_rng(0).normal(0, 0.02, (1, len(labels.classes), 40)).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(0, 0.02, (1, len(labels.classes), 40)).astype(np.float32)
     network = _network(weights)
     session = onnxruntime.InferenceSession(network)
     truth = np.arange(len(labels.classes)).repeat(2)
