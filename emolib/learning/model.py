@@ -6,7 +6,9 @@ standardisation, and maps each window alone: what else lies in a batch never cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -206,7 +208,7 @@ def build(
     filters
         How wide ``default`` is; ``article`` is as wide as the article's.
     seed
-        Seed of the initial weights and of dropout. Sets the global seeds of Python, NumPy and TensorFlow.
+        Seed of the initial weights and of dropout.
     frames
         Length of a window; None: as the profile says. The weights of ``default`` suit windows of any length.
 
@@ -223,16 +225,30 @@ def build(
     """
     if architecture not in _BODIES:
         raise SettingsError(f"architecture {architecture!r} found, expected one of {', '.join(ARCHITECTURES)}")
-    keras.utils.set_random_seed(seed)
     whole, coefficients = window_shape(profile.features, profile.windows)
     features = keras.Input((frames or whole, coefficients), dtype="float32", name="features")
     valid_frames = keras.Input((), dtype="int32", name="valid_frames")
     standardize = Standardize(name="standardize")
-    hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile, filters)
-    told = layers.Dense(len(words), activation="softmax", name="words")(hidden)
+    with _drawn_from(seed):
+        hidden = _BODIES[architecture](features, standardize(features), valid_frames, profile, filters)
+        told = layers.Dense(len(words), activation="softmax", name="words")(hidden)
     probabilities = Sums(words=words, classes=classes, name="probabilities")(told)
     standardize.set_weights([mean, scale])
     return keras.Model({"features": features, "valid_frames": valid_frames}, probabilities, name=architecture)
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Let layers draw the seeds of their weights and dropout from one seed, and leave the process's generator alone.
+
+    Layers without a seed of their own draw it from Python's generator when they are made, and nothing at random later.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def learner(model: keras.Model) -> keras.Model:
