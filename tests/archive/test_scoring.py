@@ -16,7 +16,7 @@ from emolib.archive.run_settings import scoring_fingerprint
 from emolib.archive.scoring import RecordingRows, score_recordings
 from emolib.archive.verification import verify
 from emolib.config import KnownAudioFile, ScoringConfig
-from emolib.errors import SettingsError
+from emolib.errors import Code, Outcome, SettingsError
 from emolib.features.windows import windowed_features
 from emolib.sound import audio
 from emolib.sound.fingerprints import ChannelFingerprints
@@ -27,6 +27,7 @@ from tests.archive.conftest import RATE, voice, write_call
 from tests.sound.channel_pairs import parties
 from tests.sound.containers import Track, mux
 from tests.sound.hold_music import hold_music
+from tests.sound.real_files import DECODED, scored
 
 
 @pytest.fixture
@@ -365,14 +366,18 @@ def test_a_worker_loads_and_checks_the_planned_model_once(monkeypatch: pytest.Mo
     blocks.load_bundle.cache_clear()
 
 
-def test_real_and_broken_files_all_end_as_rows(shared: Path, bundle: Any) -> None:
-    for place in sorted((shared / "broken").iterdir()):
+@pytest.mark.parametrize("folder", DECODED)
+def test_every_real_file_has_its_code(folder: str, shared: Path, bundle: Any) -> None:
+    found = {}
+    for place in (shared / folder).iterdir():
         version, size = version_of(place)
         planned = PlannedRecording(0, "id", place.name, version, size, "2024-05-01", "path", "id", 1.0)
         (rows,) = score_recordings(place.parent, [planned], bundle=bundle, config=ScoringConfig())
-        assert rows.recording["outcome"] in ("scored", "skipped", "failed")
-        assert (rows.recording["outcome"] == "scored") == (len(rows.windows) > 0)
+        found[place.name] = Code(rows.recording["code"])
+        assert rows.recording["outcome"] == found[place.name].outcome
+        assert (found[place.name].outcome is Outcome.SCORED) == (len(rows.windows) > 0)
         assert np.isfinite(rows.windows["confidence"].to_numpy()).all()
+    assert found == scored(folder)
 
 
 def test_a_name_that_reads_as_a_url_is_a_row(archive: Path, bundle: Any) -> None:

@@ -72,39 +72,36 @@ def _spoilt(data: bytes, number: int) -> bytes:
     return data[: len(data) // 2] + _noise(number, len(data) - len(data) // 2)
 
 
-# By its name: what makes the bytes of a file, and the codes that are right for it.
-BYTES: dict[str, tuple[Callable[[int], bytes], set[str]]] = {
-    "empty": (lambda number: b"", {"empty"}),
-    "page": (lambda number: b"<html><body>503 Service Unavailable</body></html>\n" * 20, {"unsupported"}),
-    "random": (lambda number: _noise(number, 8000), {"unsupported"}),
-    "zipped": (_zip, {"unsupported"}),
-    "cut-in-header": (lambda number: _pcm(number)[:30], {"corrupt"}),
-    "header-alone": (lambda number: _with(_pcm(number)[:44], 40, "<I", 0), {"empty", "corrupt"}),
-    "cut-in-half": (lambda number: _pcm(number)[:8044], {"truncated"}),
-    "no-channels": (lambda number: _with(_pcm(number), 22, "<H", 0), {"corrupt"}),
-    "no-rate": (lambda number: _with(_pcm(number), 24, "<I", 0), {"corrupt"}),
-    "unknown-format": (lambda number: _with(_pcm(number), 20, "<H", 0x7777), {"unsupported", "corrupt"}),
-    "too-many-channels": (lambda number: _as("WAV", "PCM_16", np.zeros((200, 40))), {"unsupported"}),
-    "too-slow": (lambda number: _as("WAV", "PCM_16", _sound(number), rate=500), {"unsupported"}),
-    "not-numbers": (_not_numbers, {"corrupt"}),
-    "too-short": (lambda number: _as("WAV", "ULAW", _sound(number)[:800]), {"too_short"}),
-    "silent": (lambda number: _as("WAV", "ULAW", np.zeros(RATE)), {"no_speech"}),
+# By its name: what makes the bytes of a file, and the code that is right for it.
+BYTES: dict[str, tuple[Callable[[int], bytes], str]] = {
+    "empty": (lambda number: b"", "empty"),
+    "page": (lambda number: b"<html><body>503 Service Unavailable</body></html>\n" * 20, "unsupported"),
+    "random": (lambda number: _noise(number, 8000), "unsupported"),
+    "zipped": (_zip, "unsupported"),
+    "cut-in-header": (lambda number: _pcm(number)[:30], "corrupt"),
+    "header-alone": (lambda number: _with(_pcm(number)[:44], 40, "<I", 0), "empty"),
+    "cut-in-half": (lambda number: _pcm(number)[:8044], "truncated"),
+    "no-channels": (lambda number: _with(_pcm(number), 22, "<H", 0), "corrupt"),
+    "no-rate": (lambda number: _with(_pcm(number), 24, "<I", 0), "corrupt"),
+    "unknown-format": (lambda number: _with(_pcm(number), 20, "<H", 0x7777), "unsupported"),
+    "too-many-channels": (lambda number: _as("WAV", "PCM_16", np.zeros((200, 40))), "unsupported"),
+    "too-slow": (lambda number: _as("WAV", "PCM_16", _sound(number), rate=500), "unsupported"),
+    "not-numbers": (_not_numbers, "corrupt"),
+    "too-short": (lambda number: _as("WAV", "ULAW", _sound(number)[:800]), "too_short"),
+    "silent": (lambda number: _as("WAV", "ULAW", np.zeros(RATE)), "no_speech"),
     "flac-spoilt": (
-        lambda number: _spoilt(_as("FLAC", "PCM_16", _sound(number)), number),
-        {"truncated", "corrupt", "too_short"},
+        lambda number: _spoilt(_as("FLAC", "PCM_16", np.tile(_sound(number), 2)), number),
+        "truncated",  # half a second is left, in which somebody speaks
     ),
-    "ogg-cut": (
-        lambda number: _as("OGG", "VORBIS", _sound(number))[:-1200],
-        {"truncated", "corrupt", "too_short", "no_speech"},
-    ),
-    "mp4-without-its-index": (lambda number: _mp4()[: len(_mp4()) // 2], {"corrupt"}),
+    "ogg-cut": (lambda number: _as("OGG", "VORBIS", _sound(number))[:-1200], "corrupt"),
+    "mp4-without-its-index": (lambda number: _mp4()[: len(_mp4()) // 2], "corrupt"),
 }
 WAYS = {
-    **{name: codes for name, (_, codes) in BYTES.items()},
-    "link-to-nothing": {"missing"},
-    "not-unicode": {"missing"},
+    **{name: code for name, (_, code) in BYTES.items()},
+    "link-to-nothing": "missing",
+    "not-unicode": "missing",
 }
-"""The codes that are right for each way of being broken, by its name."""
+"""The code that is right for each way of being broken, by its name."""
 
 
 def write_broken(folder: Path, way: str, number: int) -> None:

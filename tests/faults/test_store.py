@@ -21,6 +21,7 @@ from tests.conftest import PATIENCE_S
 from tests.faults.proxy import Fault, Store, object_store, put
 from tests.faults.world import assert_whole, files_of, job, paused, run_apart
 from tests.jobs.conftest import tables
+from tests.sound.real_files import DECODED, scored
 
 pytest.importorskip("s3fs")
 pytestmark = pytest.mark.timeout(3600)
@@ -49,7 +50,7 @@ def test_real_calls_and_broken_files_from_a_store(
     shared: Path, model: Path, store: Store, bucket: str, tmp_path: Path
 ) -> None:
     """Everything that lies in `calls` and `broken`, by a path that has its date: same rows, from folder and store."""
-    for name in ("calls", "broken"):
+    for name in DECODED:
         shutil.copytree(shared / name, tmp_path / "archive/2024-05-01" / name)
     count = files_of(tmp_path / "archive")
     put(tmp_path / "archive", f"{bucket}/archive")
@@ -62,7 +63,9 @@ def test_real_calls_and_broken_files_from_a_store(
     found, expected = tables(f"{bucket}/P"), tables(tmp_path / "P")
     for name, rows in expected.items():
         pd.testing.assert_frame_equal(found[name], rows, check_exact=True, obj=name)
-    assert len(expected["recordings"]) == count > 90
+    codes = {f"2024-05-01/{folder}/{name}": code.value for folder in DECODED for name, code in scored(folder).items()}
+    assert dict(zip(expected["recordings"]["uri"], expected["recordings"]["code"], strict=True)) == codes
+    assert len(expected["recordings"]) == count == len(codes)
     assert set(expected["recordings"]["date_source"]) == {"path"}
     print(f"{count} recordings, {len(expected['windows'])} windows from a folder and a store:", end=" ")
     print(expected["recordings"]["code"].value_counts().to_dict())
