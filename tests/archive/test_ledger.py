@@ -11,7 +11,7 @@ import pytest
 from emolib.archive import blocks, commits, read
 from emolib.archive.ledger import Run, byte_rates, check_out, known, open_runs, remove_unstarted, runs, strays
 from emolib.archive.planning import plan
-from emolib.archive.predictions import Part, committed, parts
+from emolib.archive.predictions import Part, committed
 from emolib.archive.run_settings import run_config, scoring_fingerprint
 from emolib.archive.schemas import BLOCK_TABLES, TABLES
 from emolib.archive.verification import verify
@@ -101,14 +101,6 @@ def test_a_full_disk_ends_a_run_and_what_may_pass_does_not(
     with pytest.raises(raised, match=os.strerror(number)):
         blocks.score_block(str(tmp_path / "pred"), run.run_id, 0)
     assert len(run.todo()) == len(run.blocks())
-
-
-def test_blocks_and_batches_change_no_row(start: Any, finish: Any, tmp_path: Path) -> None:
-    finish(start(tmp_path / "one", block_s=1e6, batch=64))
-    finish(start(tmp_path / "other", block_s=1.0, batch=3))
-    assert len(parts(tmp_path / "one", "recordings")) == 3
-    assert len(parts(tmp_path / "other", "recordings")) == 6
-    _same_rows(tmp_path / "one", tmp_path / "other")
 
 
 def test_a_block_may_run_twice(start: Any, bundle: Any, tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ _LOOPBACK = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 
 
 def untrained_model(place: Path, *, seed: int = 0) -> Path:
-    """Write a bundle whose network is a seeded sum over a window's mean: real to every job, and made at once."""
+    """Write a bundle whose network has seeded weights and has learnt nothing: real to every job, and made at once."""
     labels = scheme("emotion3", pd.DataFrame({"corpus": ["c"], "emotion": ["anger"], "gender": ["female"]}))
-    weights = np.random.default_rng(seed).normal(0, 0.02, (1, len(labels.classes), 40)).astype(np.float32)
+    weights = _weights(len(labels.classes), seed)
     network = _network(weights)
     session = onnxruntime.InferenceSession(network)
     truth = np.arange(len(labels.classes)).repeat(2)
@@ -44,13 +44,14 @@ def untrained_model(place: Path, *, seed: int = 0) -> Path:
     said[np.arange(len(truth)), truth] = 0.5
     trained = SimpleNamespace(
         model=SimpleNamespace(
-            predict_on_batch=lambda windows: session.run(["probabilities"], windows)[0], get_weights=lambda: [weights]
+            predict_on_batch=lambda windows: session.run(["probabilities"], windows)[0],
+            get_weights=lambda: list(weights.values()),
         ),
         profile=TELEPHONE,
         scheme=labels,
         temperature=1.0,
         priors=np.full(len(labels.classes), 1 / len(labels.classes)),
-        training={"corpora": ["none"]},
+        training={"corpora": ["none"], "train_speakers": [], "validation_speakers": []},
         metrics={},
         windows=Validation(said, truth, np.array(["c/anna", "c/ben"] * len(labels.classes))),
     )
@@ -62,27 +63,50 @@ def untrained_model(place: Path, *, seed: int = 0) -> Path:
     return place
 
 
-def _network(weights: np.ndarray) -> bytes:
-    """Return softmax(weights · mean of the frames) as ONNX, in sums that do not depend on the batch."""
-    constants = {"frame": np.array([1]), "coefficient": np.array([2]), "weights": weights}
+_COEFFICIENTS, _FILTERS, _HIDDEN = 40, 32, 64
+
+
+def _weights(classes: int, seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    shapes = {
+        "scale": (_COEFFICIENTS, 1),
+        "filters": (_FILTERS, _COEFFICIENTS, 5),
+        "hidden": (_FILTERS, _HIDDEN),
+        "told": (_HIDDEN, classes),
+    }
+    spread = {"scale": 0.01, "filters": 0.1, "hidden": 0.3, "told": 0.3}
+    return {name: generator.normal(0, spread[name], shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _network(weights: dict[str, np.ndarray]) -> bytes:
+    """Return a convolution over the frames, their mean and two dense layers as ONNX.
+
+    Products of matrices, as real networks have them: the kernel that computes one, and so how it rounds, depends on how
+    many windows there are at once.
+    """
+    constants = {"frame": np.array([2]), "last": np.array([1]), **weights}
     nodes = [
-        helper.make_node("ReduceSum", ["features", "frame"], ["sum"], keepdims=1),
+        helper.make_node("Transpose", ["features"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("Mul", ["turned", "scale"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "filters"], ["seen"]),
+        helper.make_node("Relu", ["seen"], ["rising"]),
+        helper.make_node("ReduceSum", ["rising", "frame"], ["sum"], keepdims=0),
         helper.make_node("Cast", ["valid_frames"], ["frames"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["frames", "both"], ["divisor"]),
+        helper.make_node("Unsqueeze", ["frames", "last"], ["divisor"]),
         helper.make_node("Div", ["sum", "divisor"], ["mean"]),
-        helper.make_node("Mul", ["mean", "weights"], ["products"]),
-        helper.make_node("ReduceSum", ["products", "coefficient"], ["scores"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "hidden"], ["hid"]),
+        helper.make_node("Relu", ["hid"], ["known"]),
+        helper.make_node("MatMul", ["known", "told"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
     ]
-    constants["both"] = np.array([1, 2])
     graph = helper.make_graph(
         nodes,
         "untrained",
         [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["window", "frame", 40]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["window", "frame", _COEFFICIENTS]),
             helper.make_tensor_value_info("valid_frames", TensorProto.INT32, ["window"]),
         ],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["window", weights.shape[1]])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["window", weights["told"].shape[1]])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
