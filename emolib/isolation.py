@@ -18,11 +18,12 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Pipe
+from multiprocessing.connection import Connection, Pipe
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -193,6 +194,8 @@ class _Process:
                 stdout=2,  # what a library says there is no result
                 start_new_session=True,  # Ctrl-C is for the driver
             )
+        self.close = weakref.finalize(self, _end, self._pipe, self._process)
+        """End it, whatever it is at; done with the thread whose it is, or with Python, at the latest."""
 
     def ask(self, request: Request) -> Any:
         """Return what the work returns, or raise what it raised."""
@@ -223,12 +226,12 @@ class _Process:
             return f"ended with {code}"
         return f"died of {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
 
-    def close(self) -> None:
-        """End it, whatever it is at."""
-        self._pipe.close()
-        self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # one that a disk holds up can't be killed, and is left behind
-            self._process.wait(_KILLED_S)
+
+def _end(pipe: Connection, process: subprocess.Popen[bytes]) -> None:
+    pipe.close()
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):  # one that a disk holds up can't be killed, and is left behind
+        process.wait(_KILLED_S)
 
 
 _of_thread = threading.local()

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import xarray
 
-from emolib.errors import Code
 from emolib.features import store as stores
 from emolib.features.store import FeatureStore
 from tests.faults.broken import BYTES, second, write_broken
