@@ -261,7 +261,7 @@ def exists(path: AnyPath) -> bool:
     """Return whether a file or folder is there now, whatever fsspec remembers of it."""
     target = resolve(path)
     if not is_local(target):
-        target.fs.invalidate_cache(target.path)
+        target.fs.invalidate_cache()  # all of it: some file systems keep the listing of a folder when a file is named
     return bool(target.exists())
 
 
