@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from emolib.config import CLEAN, Limits, Profile
 from emolib.errors import TRANSIENT, AudioError, Code
+from emolib.features.commits import commit_shard
 from emolib.features.store import FeatureStore
 from emolib.features.windows import window_spans, windowed_features
 from emolib.isolation import ONCE, UNWATCHED, Attempt, Watch
@@ -285,7 +286,8 @@ def extract_shard(
     watch.end()
     if attempt.alone is None:
         try:
-            opened.write_shard(shard, features, valid_frames, np.array([code.status for code in codes]))
+            outcomes = np.array([code.status for code in codes], np.uint8)
+            commit_shard(opened, shard, features, valid_frames, outcomes, begun=status)
         except Exception as error:  # a store's client may raise anything
             if (stop := locked_out(error) or no_room(error, opened.path)) is not None:
                 raise stop from error

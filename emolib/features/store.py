@@ -11,7 +11,7 @@ import glob
 import hashlib
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -318,9 +318,24 @@ class FeatureStore:
         return features, np.asarray(self._array("valid_frames")[start:stop], dtype=np.int32)
 
     def write_shard(
-        self, shard: int, features: NDArray[np.float32], valid_frames: NDArray[Any], status: NDArray[Any]
+        self,
+        shard: int,
+        features: NDArray[np.float32],
+        valid_frames: NDArray[Any],
+        status: NDArray[Any],
+        *,
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         """Write all rows of one shard, their status last.
+
+        Parameters
+        ----------
+        shard
+            Its number.
+        features, valid_frames, status
+            Of its rows, ``(window, frame, coefficient)`` and ``(window,)``.
+        goes_on
+            Asked before each array is written; the rest is left where it returns False.
 
         Raises
         ------
@@ -339,16 +354,17 @@ class FeatureStore:
             )
         if not np.all(status):
             raise ValueError(f"pending rows found for shard {shard}, expected an outcome for each")
-        self._array("features")[start:stop] = features
-        self._array("valid_frames")[start:stop] = np.asarray(valid_frames, np.int32)
-        self._array("status")[start:stop] = np.asarray(status, np.uint8)
+        for name, rows in (("features", features), ("valid_frames", valid_frames), ("status", status)):
+            if not goes_on():
+                return
+            self._array(name)[start:stop] = np.asarray(rows, _DTYPES[name])
 
     def reopen(self) -> None:
         """Mark a store as not complete: some of its rows are filled anew."""
         self._group.attrs["complete"] = False
 
     def finish(self) -> None:
-        """Mark the store complete, and sweep what killed writers left.
+        """Mark the store complete, and sweep what killed writers and attempts left.
 
         Raises
         ------
@@ -365,6 +381,7 @@ class FeatureStore:
             beside = table.parent.glob(f".{glob.escape(table.name)}.*.partial")
             for litter in itertools.chain(self.path.rglob("*.partial"), beside):
                 litter.unlink(missing_ok=True)
+        remove_folder(self.path / "commits")  # see `emolib.features.commits`
         self._group.attrs["complete"] = True
 
     def _array(self, name: str) -> zarr.Array:

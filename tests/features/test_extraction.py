@@ -176,7 +176,7 @@ def test_clips_are_not_to_blame_where_nobody_is_let_in(monkeypatch: pytest.Monke
 def test_a_shard_that_nothing_more_can_be_written_to_stops_the_run(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuses(*arguments: Any) -> None:
+    def refuses(*arguments: Any, **named: Any) -> None:
         raise error
 
     listed = utterances(tmp_path, {"a": 2.0})

@@ -34,8 +34,8 @@ from tests.archive.conftest import holding, voice, write_call
 from tests.faults.world import untrained_model
 
 _ROOT = Path(__file__).parents[2]
-# Files that a block writes: what is decided, and a part of each table; and a shard: a chunk of each array.
-_OF_BLOCK, _OF_SHARD = 4, 3
+# Files that a block writes: what is decided, and a part of each table; and a shard: that, and a chunk of each array.
+_OF_BLOCK, _OF_SHARD = 4, 4
 _BLOCKS, _SHARDS = _OF_BLOCK + 2, _OF_SHARD + 2
 
 
@@ -210,8 +210,9 @@ def test_a_shard_that_two_processes_fill_at_once(
         one.go_on()
         assert one.says() == "ended"
         filled(shard + 1)
-    for shard, moment in enumerate([1, _OF_SHARD], start=_OF_SHARD):
-        for each in two:
+    # Before what is decided has its name; and before the last chunk has, which is the third file of who comes second.
+    for shard, moments in enumerate([(1, 1), (_OF_SHARD, _OF_SHARD - 1)], start=_OF_SHARD):
+        for each, moment in zip(two, moments, strict=True):
             each.begin("extract_shard", store.path, shard, waits_at=moment)
             assert each.says() == "waits"
         filled(shard)

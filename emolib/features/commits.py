@@ -1,0 +1,65 @@
+"""How the rows of a shard come into a store: decided once, then written.
+
+    attempt ──create──▶ S.zarr/commits/000007.npz ──write──▶ features, valid frames, status ──▶ the record is removed
+
+Several attempts at one shard may be at work at the same time, with different outcomes: a worker was held for dead, or
+the whole job was. Whoever creates the record decides; every other attempt writes the same. One that comes when the
+shard was written meanwhile drops what it has. (The blocks of predictions are committed alike, see
+`emolib.archive.commits`; but arrays of Zarr can't be created, only written, so an attempt looks before each write
+whether its record is still there: whoever is held up between that look and the write, until the store was finished
+and continued, may write over a row that was tried again, and `emolib verify` says so.)
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from emolib.features.store import FeatureStore
+from emolib.storage import create_bytes, exists, read_bytes
+
+
+def commit_shard(
+    store: FeatureStore,
+    shard: int,
+    features: NDArray[np.float32],
+    valid_frames: NDArray[np.int32],
+    status: NDArray[np.uint8],
+    *,
+    begun: NDArray[np.uint8],
+) -> None:
+    """Write what an attempt made of a shard, or what the attempt made that was quicker.
+
+    Parameters
+    ----------
+    features, valid_frames, status
+        Of all of its rows, as `FeatureStore.write_shard` takes them.
+    begun
+        Their status when the attempt began, uint8 ``(window,)``.
+    """
+    if np.array_equal(status, begun):  # what failed has failed again
+        return
+    record = store.path / "commits" / f"{shard:06d}.npz"
+    with suppress(FileExistsError):
+        packed = io.BytesIO()
+        np.savez(packed, features=features, valid_frames=valid_frames, status=status)
+        create_bytes(record, packed.getvalue())
+    # Looked at when there is a record: who has written the shard did so before, or sees it.
+    if np.array_equal(store.status(shard), begun):
+        _write(store, shard, record)
+    else:
+        record.unlink(missing_ok=True)
+
+
+def _write(store: FeatureStore, shard: int, record: UPath) -> None:
+    try:
+        with np.load(io.BytesIO(read_bytes(record)), allow_pickle=False) as stored:
+            rows = [stored[name] for name in ("features", "valid_frames", "status")]
+    except FileNotFoundError:  # another attempt has just done it
+        return
+    store.write_shard(shard, *rows, goes_on=lambda: exists(record))
+    record.unlink(missing_ok=True)
