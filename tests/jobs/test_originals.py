@@ -141,7 +141,7 @@ def test_every_command_that_is_given_originals_is_tried(tmp_path: Path) -> None:
     assert tried == names - _WITHOUT_ORIGINALS - (set() if TRAINS else {"train"})
 
 
-@pytest.mark.parametrize("command", ["extract", "explore", "known-audio", "score"])
+@pytest.mark.parametrize("command", ["extract", "score"])
 def test_a_command_leaves_what_it_reads_as_it_was(
     command: str, originals: Path, cluster: tuple[str, str], tmp_path: Path
 ) -> None:

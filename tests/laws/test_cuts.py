@@ -19,6 +19,7 @@ from emolib.config import ScoringConfig
 from emolib.learning.bundle import ModelBundle
 from emolib.sound.manifest import list_recordings
 from tests.archive.conftest import holding, voice, write_call
+from tests.conftest import sampled
 from tests.faults.world import untrained_model
 
 _NOT_COMPARED = ["run_id", "attempts", "version"]
@@ -63,14 +64,15 @@ def whole(calls: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return _score(calls, model, tmp_path_factory.mktemp("law 5") / "P", block_s=1e6, batch=64)
 
 
-@pytest.mark.parametrize(
-    ("block_s", "batch", "blocks_of"),
-    [(1e6, 1, 2), (1e6, 7, 2), (20.0, 8, 3), (1.0, 3, 8), (1.0, 1000, 8)],
-    ids=["windows alone", "batches of 7", "some blocks", "a block each, batches of 3", "a block each"],
-)
+# Seconds of a block, windows of a batch, and how many blocks that makes.
+_CUTS = [(1e6, 1, 2), (1e6, 7, 2), (20.0, 8, 3), (1.0, 3, 8), (1.0, 1000, 8)]
+
+
+@pytest.mark.parametrize("cut", sampled(_CUTS, keep=(1.0, 3, 8)), ids=str)
 def test_blocks_and_batches_change_no_row(
-    block_s: float, batch: int, blocks_of: int, calls: Path, model: Path, whole: Path, tmp_path: Path
+    cut: tuple[float, int, int], calls: Path, model: Path, whole: Path, tmp_path: Path
 ) -> None:
+    block_s, batch, blocks_of = cut
     pred = _score(calls, model, tmp_path / "P", block_s=block_s, batch=batch, backwards=True)
     assert len(archive.predictions.committed(pred)) == blocks_of
     found, expected = _rows(pred), _rows(whole)
@@ -80,6 +82,7 @@ def test_blocks_and_batches_change_no_row(
     assert verify(pred).problems == []
 
 
+@pytest.mark.slow
 def test_what_else_lies_in_the_archive_changes_no_row(calls: Path, model: Path, whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(calls, tmp_path / "calls")
     for number in range(3):

@@ -33,6 +33,7 @@ from emolib.sound.manifest import list_recordings
 from tests.archive.conftest import holding, voice, write_call
 from tests.faults.world import untrained_model
 
+pytestmark = pytest.mark.slow
 _ROOT = Path(__file__).parents[2]
 # Files that a block writes: what is decided, and a part of each table; and a shard: that, and a chunk of each array.
 _OF_BLOCK, _OF_SHARD = 4, 4
