@@ -62,7 +62,7 @@ def probe_clip(uri: str) -> Probe:
 def _probe(uri: str) -> Probe:
     with audio.stream(uri) as clip:
         content, frames = clip.content_hash(), clip.info.frames
-        if frames is None:  # the header does not say how long the clip is: only decoding tells
+        if not frames:  # the header does not say how long the clip is, or says nothing is in it: only decoding tells
             frames = sum(block.shape[1] for block in clip)
     return Probe(uri, frames, clip.info.sampling_rate, content)
 
