@@ -13,11 +13,9 @@ and continued, may write over a row that was tried again, and `emolib verify` sa
 from __future__ import annotations
 
 import io
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from upath import UPath
 
 from emolib.features.store import FeatureStore
 from emolib.storage import create_bytes, exists, read_bytes
@@ -44,22 +42,17 @@ def commit_shard(
     if np.array_equal(status, begun):  # what failed has failed again
         return
     record = store.path / "commits" / f"{shard:06d}.npz"
-    with suppress(FileExistsError):
-        packed = io.BytesIO()
-        np.savez(packed, features=features, valid_frames=valid_frames, status=status)
+    packed = io.BytesIO()
+    np.savez(packed, features=features, valid_frames=valid_frames, status=status)
+    try:
         create_bytes(record, packed.getvalue())
+    except FileExistsError:
+        try:
+            with np.load(io.BytesIO(read_bytes(record)), allow_pickle=False) as decided:
+                features, valid_frames, status = (decided[name] for name in ("features", "valid_frames", "status"))
+        except FileNotFoundError:  # another attempt has just written it
+            return
     # Looked at when there is a record: who has written the shard did so before, or sees it.
     if np.array_equal(store.status(shard), begun):
-        _write(store, shard, record)
-    else:
-        record.unlink(missing_ok=True)
-
-
-def _write(store: FeatureStore, shard: int, record: UPath) -> None:
-    try:
-        with np.load(io.BytesIO(read_bytes(record)), allow_pickle=False) as stored:
-            rows = [stored[name] for name in ("features", "valid_frames", "status")]
-    except FileNotFoundError:  # another attempt has just done it
-        return
-    store.write_shard(shard, *rows, goes_on=lambda: exists(record))
+        store.write_shard(shard, features, valid_frames, status, goes_on=lambda: exists(record))
     record.unlink(missing_ok=True)
