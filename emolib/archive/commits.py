@@ -55,19 +55,24 @@ class Commits:
             By their paths below the predictions, in the order in which they are to be created: `recordings` last.
         """
         record = self._record(block)
-        with suppress(FileExistsError):
+        try:
             create_bytes(record, _packed(parts))
+            decided: Mapping[str, bytes] | None = parts
+        except FileExistsError:
+            decided = None
         # Both looked at when there is a record: whoever seals the run, or has published, did so before or sees it.
         if self.is_sealed or exists(below(self._pred, [*parts][-1])):
             record.unlink(missing_ok=True)
         else:
-            self._publish(record)
+            self._publish(record, decided)
 
-    def _publish(self, record: UPath) -> None:
-        try:
-            parts = _unpacked(read_bytes(record))
-        except FileNotFoundError:  # another attempt has just done it
-            return
+    def _publish(self, record: UPath, parts: Mapping[str, bytes] | None = None) -> None:
+        """Create the parts of a record, which may be known; then remove it."""
+        if parts is None:
+            try:
+                parts = _unpacked(read_bytes(record))
+            except FileNotFoundError:  # another attempt has just done it
+                return
         for name, data in parts.items():
             with suppress(FileExistsError):
                 create_bytes(below(self._pred, name), data)
