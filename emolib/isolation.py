@@ -4,10 +4,10 @@
 
 Work goes through items one by one (recordings, mostly) and says which one it begins with. Where its process dies, is
 silent for too long, or raises what nobody foresaw, a new one tries that item alone. If it ends as badly, the work is
-done again without the item, which gets a verdict: `killed`, `timeout` or `internal`. Where something optional was under
-way, the work is first done again without that, for it may have been the cause. From the first failure on, items are to
-share nothing, so that each is blamed for itself. So a worker never dies of an item; one that dies was taken away by the
-machine or its owner.
+done again without the item, which gets a verdict: `killed`, `timeout` or `internal`; so it does where it fails again
+and again, but not alone. Where something optional was under way, the work is first done again without that, for it may
+have been the cause. From the first failure on, items are to share nothing, so that each is blamed for itself. So a
+worker never dies of an item; one that dies was taken away by the machine or its owner.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from emolib.errors import Code, EmolibError, UnforeseenError
 
 R = TypeVar("R")
 
-# Whoever fails so often at one item that can be done alone, or between items, will fail again.
+# Whoever fails so often at one item, or between items, will fail again.
 _FAILURES = 3
 _KILLED_S = 10.0  # until a process that was killed is gone
 
@@ -139,7 +139,7 @@ def isolated(work: Callable[..., R]) -> Callable[..., R]:
     EmolibError
         What the work raises; `UnforeseenError` where items fail in ways that nobody foresaw, many in a row.
     RuntimeError
-        If processes fail between items, or again and again at one that can be done alone.
+        If processes fail between items again and again.
     """
     return partial(_run, f"{work.__module__}:{work.__qualname__}")
 
@@ -162,22 +162,26 @@ def _run(work: str, *arguments: Any) -> Any:
             if failed.extras:
                 extras = False
                 continue
-            suspect, is_first = failed.item, failed.is_first
+            suspect, (code, message), is_first = failed.item, failed.verdict, failed.is_first
             failures[suspect] += 1
-            if failures[suspect] == _FAILURES:
+            if suspect is None and failures[suspect] == _FAILURES:
                 raise RuntimeError(str(failed)) from failed
-        if suspect is not None:
+        if suspect is None:
+            continue
+        how = f"{_FAILURES} times, but not alone"
+        if failures[suspect] < _FAILURES:
             try:
                 _ask(Request(work, arguments, Attempt({}, alone=suspect, extras=False, careful=True)))
+                continue
             except _FailedError as failed:
-                code, message = failed.verdict
-                verdicts[suspect] = Verdict(code, f"{message}, alone as well")
-                if code is not Code.INTERNAL:
-                    in_a_row = 0
-                    continue
-                unforeseen, in_a_row = unforeseen or message, in_a_row + 1 if is_first else 1
-                if in_a_row == MAX_UNFORESEEN:
-                    raise UnforeseenError(too_many_unforeseen(unforeseen)) from failed
+                (code, message), how = failed.verdict, "alone as well"
+        verdicts[suspect] = Verdict(code, f"{message}, {how}")
+        if code is not Code.INTERNAL:
+            in_a_row = 0
+            continue
+        unforeseen, in_a_row = unforeseen or message, in_a_row + 1 if is_first else 1
+        if in_a_row == MAX_UNFORESEEN:
+            raise UnforeseenError(too_many_unforeseen(unforeseen))
 
 
 class _Process:

@@ -28,7 +28,7 @@ from emolib.isolation import MAX_UNFORESEEN, isolated, too_many_unforeseen
 from emolib.sound.known_audio import load_known_audio
 from jobs.cluster import connect
 from jobs.console import EXIT_FAILURES, Result, StalledError, audio_progress, say, table, within_budget
-from jobs.fanout import Block, Done, fan_out
+from jobs.fanout import Block, Done, fan_out, patience_s
 from jobs.hashing import find_duplicates
 from jobs.options import Options
 from jobs.tasks import SCORING_MEMORY, Gaps, Task
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distributed import Client
-
-_STALL_S = 1800.0
 
 
 def carry_out(task: Task, lock: Lock) -> list[ledger.Run]:
@@ -166,10 +164,10 @@ def _execute(client: Client, run: ledger.Run, lock: Lock) -> None:
 
 
 def _stall_s(run: ledger.Run) -> float:
-    """Return how long no block may end: longer than a recording that hangs is waited for, twice."""
+    """Return how long no block may end: longer than some recordings that hang are waited for."""
     parts = run.plan_parts("estimated_s")
     longest_s = max((pc.max(part["estimated_s"]).as_py() or 0.0 for part in parts), default=0.0)
-    return _STALL_S + 2 * run.config.limits.seconds_for(longest_s)
+    return patience_s(run.config.limits.seconds_for(longest_s))
 
 
 def _counts(codes: Mapping[str, int]) -> dict[str, Any]:

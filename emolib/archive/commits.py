@@ -8,8 +8,9 @@ the whole job was. Whoever creates the record decides; every other attempt publi
 parts are created where nothing is, never written over. So an attempt that wakes up when a later run has replaced its
 rows finds the names taken, and changes nothing. A run that is closed is sealed first: from then on nobody publishes.
 
-No lock is needed for any of this. Where a file system or an object store can't create exclusively, it is looked at a
-moment before.
+No lock is needed for any of this. Two things are weaker. Where a file system or an object store can't create
+exclusively, it is looked at a moment before: two attempts in that moment may mix. And retention removes parts, so
+whoever was about to create them then brings them back, until the next night's retention. `emolib verify` finds both.
 """
 
 from __future__ import annotations
@@ -55,16 +56,17 @@ class Commits:
             By their paths below the predictions, in the order in which they are to be created: `recordings` last.
         """
         record = self._record(block)
-        try:
-            create_bytes(record, _packed(parts))
-            decided: Mapping[str, bytes] | None = parts
-        except FileExistsError:
-            decided = None
+        is_mine = False
+        with suppress(FileExistsError):
+            is_mine = create_bytes(record, _packed(parts))
         # Both looked at when there is a record: whoever seals the run, or has published, did so before or sees it.
-        if self.is_sealed or exists(below(self._pred, [*parts][-1])):
-            record.unlink(missing_ok=True)
+        if self.is_sealed:
+            if exists(self._folder / "summary.json"):  # else it may have been decided before, and is for `settle`
+                _remove(record)
+        elif exists(below(self._pred, [*parts][-1])):
+            _remove(record)
         else:
-            self._publish(record, decided)
+            self._publish(record, parts if is_mine else None)
 
     def _publish(self, record: UPath, parts: Mapping[str, bytes] | None = None) -> None:
         """Create the parts of a record, which may be known; then remove it."""
@@ -76,7 +78,7 @@ class Commits:
         for name, data in parts.items():
             with suppress(FileExistsError):
                 create_bytes(below(self._pred, name), data)
-        record.unlink(missing_ok=True)
+        _remove(record)
 
     @property
     def is_sealed(self) -> bool:
@@ -114,14 +116,14 @@ class Commits:
         left = [*self._left_in_tables(), *(path for path in self._folder.rglob("*.partial") if is_litter(path))]
         for path in left:
             lock.check()
-            path.unlink(missing_ok=True)
+            _remove(path)
         return len(left)
 
     def withdraw(self, *, lock: Lock) -> None:
-        """Remove what is decided and not published: its blocks are scored again."""
+        """Remove what attempts decided after the run was sealed and settled: nobody publishes it."""
         for record in self._records():
             lock.check()
-            record.unlink(missing_ok=True)
+            _remove(record)
 
     def _left_in_tables(self) -> Iterator[UPath]:
         done = set(committed(self._pred))
@@ -144,6 +146,11 @@ class Commits:
 
     def _record(self, block: int) -> UPath:
         return self._folder / _RECORDS / f"{block:06d}.zip"
+
+
+def _remove(path: UPath) -> None:
+    with suppress(FileNotFoundError):  # in a store it is looked for first, and another may remove it then
+        path.unlink(missing_ok=True)
 
 
 def _packed(parts: Mapping[str, bytes]) -> bytes:

@@ -138,6 +138,8 @@ def forget_buried(pred: AnyPath, *, lock: Lock) -> int:
     key, hashes = _tombstones(pred)
     if not hashes:
         return 0
+    for run in open_runs(pred):  # what is decided and not published names them, too
+        run.commits.settle(lock=lock)
     return forget(pred, {name for name in ids_with_rows(pred) if _hash(key, name) in hashes}, lock=lock)
 
 

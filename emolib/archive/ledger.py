@@ -303,6 +303,7 @@ class Run:
             raise ValueError(f"run {self.run_id} has {len(left)} blocks left, expected none in a run that is closed")
         self.commits.seal({**summary, "abandoned": abandoned}, lock=lock)
         self.commits.settle(lock=lock)
+        self.commits.withdraw(lock=lock)
         refresh_calls(self.pred, set(self.blocks()["date"]), lock=lock)
         facts = {"run_id": self.run_id, "abandoned": abandoned, "heard": self.heard()}
         self._hide_paths(lock)

@@ -9,8 +9,9 @@ without hard links, object stores) the last of several takers wins: each writes 
 lies there.
 
 Whoever replaces or removes what lies in the predictions takes the lock as a parameter, and checks it before each write.
-That spares work, and is not what keeps the data safe: such writes may be done twice, and the commits of blocks need no
-lock (see `emolib.archive.commits`).
+The commits of blocks need no lock (see `emolib.archive.commits`), and replacing may be done twice. What is left is a
+holder who hangs between the check and the end of one write until a taker has done more: that one file is then as old as
+the holder's view of it.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def score_recordings(
     verdicts
         By ``recording_id``, those that are not to be heard and what they get instead.
     begins
-        Told which recording is listened to next, and None after the last one.
+        Told which recording is listened to next, and None after the last one; where recordings share nothing, also
+        which one's rows are made.
     shares_batches
         Whether windows of several recordings go through the model together. Where they do not, what a window does to
         the model happens while its own recording is listened to. It changes no number.
@@ -132,7 +133,14 @@ def score_recordings(
         begins(None)
     _flush(pool, listens_in)
     labels = labels_of(bundle, config)
-    return [_rows(each, labels) for each in heard]
+    rows = []
+    for found in heard:
+        if begins is not None and not shares_batches and found.channels:
+            begins(found.planned)
+        rows.append(_rows(found, labels))
+    if begins is not None:
+        begins(None)
+    return rows
 
 
 def _flush(*pools: WindowPool | None) -> None:

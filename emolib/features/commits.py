@@ -13,6 +13,7 @@ and continued, may write over a row that was tried again, and `emolib verify` sa
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,10 @@ def commit_shard(
     record = store.path / "commits" / f"{shard:06d}.npz"
     packed = io.BytesIO()
     np.savez(packed, features=features, valid_frames=valid_frames, status=status)
-    try:
-        create_bytes(record, packed.getvalue())
-    except FileExistsError:
+    is_mine = False
+    with suppress(FileExistsError):
+        is_mine = create_bytes(record, packed.getvalue())
+    if not is_mine:
         try:
             with np.load(io.BytesIO(read_bytes(record)), allow_pickle=False) as decided:
                 features, valid_frames, status = (decided[name] for name in ("features", "valid_frames", "status"))

@@ -210,3 +210,38 @@ def test_a_close_that_was_killed_is_no_reason_to_lose_a_block(run: Run, finish: 
     holding(run.pred, run.commits.unseal)
     finish(run)
     assert verify(run.pred).problems == []
+
+
+def test_what_was_decided_before_the_seal_is_published_whoever_comes_between(run: Run, start: Any, finish: Any) -> None:
+    """One attempt decided and died; another was about to publish that; a third found the run sealed."""
+    with suppress(KeyboardInterrupt), before_step(1, dies):
+        attempt(run)
+
+    def meanwhile() -> None:
+        holding(run.pred, run.commits.seal, {"abandoned": True})
+        attempt(run, hears=False)
+        holding(run.pred, run.close, {}, abandoned=True)
+        finish(start(run.pred))
+
+    with before_step(1, meanwhile):
+        attempt(run)
+    assert verify(run.pred).problems == []
+    assert len(codes(run.pred)) == 8
+    assert not list((Path(run.folder) / "commits").glob("*"))
+
+
+def test_what_was_decided_of_an_erased_call_is_not_published(run: Run, start: Any, finish: Any) -> None:
+    """An attempt that began before the erasure decides after it, and dies."""
+    gone = {each.recording_id for each in run.planned(BLOCK) if each.uri == "2024-05-01/0.wav"}
+
+    def erased() -> None:
+        holding(run.pred, forgetting.bury, run.pred, gone)
+        holding(run.pred, forgetting.forget, run.pred, gone)
+
+    with suppress(KeyboardInterrupt), before_step(0, erased), before_step(1, dies):
+        attempt(run)
+    assert holding(run.pred, forgetting.forget_buried, run.pred) == 1
+    holding(run.pred, run.commits.settle)
+    finish(run)
+    assert verify(run.pred).problems == []
+    assert "2024-05-01/0.wav" not in codes(run.pred)

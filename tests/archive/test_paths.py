@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -224,6 +223,6 @@ def test_a_folder_that_a_store_made_is_empty(monkeypatch: pytest.MonkeyPatch) ->
         assert names_in("s3://made/out") == names_in("s3://made/out/") == set()
         assert new_folder("s3://made/out").path == "made/out"
         files.pipe_file("made/out/out", b"mine")
-        fsspec.filesystem("s3").invalidate_cache()
+        resolve("s3://made/out").fs.invalidate_cache()
         with pytest.raises(SettingsError, match=r"is not empty \(out found\)"):
             new_folder("s3://made/out")

@@ -19,9 +19,10 @@ import os, time
 import numpy as np
 from emolib.sound import audio
 
-stream = audio.stream
+stream, heard = audio.stream, []
 
 def injected(place, **named):
+    heard.append(place)
     if place.name.startswith("abort"):
         os.abort()
     if place.name.startswith("sleep"):
@@ -30,12 +31,24 @@ def injected(place, **named):
         np.ones(64 * 2**30, np.uint8)
     if place.name.startswith("surprise") or "EVERYTHING_SURPRISES" in os.environ:
         raise KeyError("nobody thought of this")
+    if place.name.startswith("crowd") and len(heard) > 1:
+        os.abort()
     if place.name.startswith("once") and not os.path.exists(f"{place}.seen"):
         open(f"{place}.seen", "w").close()
         os.kill(os.getpid(), 9)
     return stream(place, **named)
 
 audio.stream = injected
+
+from emolib.archive import scoring
+rows = scoring._rows
+
+def odd(heard, labels):
+    if "odd" in heard.planned.uri and heard.channels:
+        raise ValueError("nobody thought of these rows")
+    return rows(heard, labels)
+
+scoring._rows = odd
 """
 _CANDIDATE_THAT_KILLS = """
 import os
@@ -67,20 +80,17 @@ def test_a_recording_that_kills_hangs_or_starves_its_scorer_costs_no_other_its_r
     folder, place = tmp_path / "calls", tmp_path / "P"
     shutil.copytree(calls, folder)
     some = sorted(folder.rglob("*.wav"))[0]
-    for name in ("abort", "sleep", "starve", "surprise", "once"):
+    for name in ("abort", "crowd", "odd", "once", "sleep", "starve", "surprise"):
         shutil.copy(some, some.with_name(f"{name}.wav"))
     common = ("score", folder, "--model", model, "--out", place, "--workers", "1", "--failure-budget", "1")
     ended = run_emolib(*common, "--recording-s", "15")
-    assert (ended.exit_code, ended.summary["recordings"]) == (0, 18)
+    assert (ended.exit_code, ended.summary["recordings"]) == (0, 20)
     rows = archive.read(place, table="recordings").assign(name=lambda rows: rows["uri"].map(lambda uri: Path(uri).stem))
     rows = rows.set_index("name")
-    assert rows.loc[["abort", "sleep", "starve", "surprise", "once"], "code"].tolist() == [
-        "killed",
-        "timeout",
-        "killed",
-        "internal",
-        "ok",
+    assert rows.loc[["abort", "sleep", "starve", "surprise", "odd", "crowd", "once"], "code"].tolist() == [
+        *("killed", "timeout", "killed", "internal", "internal", "killed", "ok")
     ]
+    assert rows.loc["crowd", "message"] == "its process died of SIGABRT, 3 times, but not alone"
     assert rows.loc["abort", "message"] == "its process died of SIGABRT, alone as well"
     assert "64.0 GiB" in rows.loc["starve", "message"]
     assert run_emolib("verify", place).exit_code == 0
