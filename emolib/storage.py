@@ -220,6 +220,31 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
+def sync(path: AnyPath, *, below: AnyPath) -> None:
+    """See that a local file that was written by other means is on the disk, and its name.
+
+    Parameters
+    ----------
+    below
+        A folder above it: those between may be new.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    target = resolve(path)
+    if is_local(target):
+        place = Path(target.path)
+        with place.open("rb") as handle:
+            os.fsync(handle.fileno())
+        top = Path(resolve(below).path)
+        for folder in place.parents:
+            _sync_folder(folder)
+            if folder == top:
+                break
+
+
 def create_bytes(path: AnyPath, data: bytes) -> bool:
     """Write a file whole where none is.
 

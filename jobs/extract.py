@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from emolib import corpora as corpus_readers
 from emolib.config import DECODING_VERSION, PROFILES, Limits, Profile, differences, parse
-from emolib.errors import Code, Outcome, SettingsError
+from emolib.errors import TRANSIENT, Code, Outcome, SettingsError
 from emolib.features.extraction import Probe, due, extract_shard, plan_windows, probe_clips
 from emolib.features.store import FeatureStore
 from emolib.isolation import isolated
@@ -107,7 +107,7 @@ def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> Feat
     if opened.fingerprint != settings.fingerprint:
         wrong = differences(settings.fingerprinted(), opened.profile.fingerprinted())
         raise SettingsError(f"{store} has other settings: {wrong}; continue it with --profile {opened.profile.name}")
-    if not opened.complete and opened.decoding_version != DECODING_VERSION:
+    if opened.decoding_version != DECODING_VERSION and not opened.status().all():
         found = f"{store} was begun with decoding version {opened.decoding_version}"
         raise SettingsError(f"{found}, expected {DECODING_VERSION}: its rows would not match; extract it anew")
     planned, corpora = opened.source, source["corpora"]
@@ -120,6 +120,17 @@ def _continued(store: str, settings: Profile, source: Mapping[str, Any]) -> Feat
 
 
 def _probe(client: Client, uris: list[str], limits: Limits) -> list[Probe]:
+    """Look at all clips; at those twice that may be read by then, for what is planned of them stays."""
+    found = _look_at(client, uris, limits)
+    # What takes too long was tried twice, and would hold up all others here.
+    may_pass = set(TRANSIENT) - {Code.TIMEOUT}
+    if again := [uri for uri, probe in found.items() if probe.code in may_pass]:
+        say(f"{len(again)} clips could not be read, which may have passed: they are looked at again")
+        found |= _look_at(client, again, limits)
+    return [found[uri] for uri in uris]
+
+
+def _look_at(client: Client, uris: list[str], limits: Limits) -> dict[str, Probe]:
     found: dict[str, Probe] = {}
     parts = [uris[start : start + _PROBES_PER_BLOCK] for start in range(0, len(uris), _PROBES_PER_BLOCK)]
     blocks, lost = [Block((part, limits)) for part in parts], []
@@ -130,7 +141,7 @@ def _probe(client: Client, uris: list[str], limits: Limits) -> list[Probe]:
             lost.append(ended.message)
     if lost:
         raise StalledError(f"{len(lost)} of {len(blocks)} blocks of clips were not looked at ({lost[0]}): run it again")
-    return [found[uri] for uri in uris]
+    return found
 
 
 def _fill(client: Client, store: FeatureStore, limits: Limits) -> float:
@@ -138,7 +149,7 @@ def _fill(client: Client, store: FeatureStore, limits: Limits) -> float:
     status, rows = store.status(), store.windows
     is_due = due(status, rows["code"])
     if again := int((is_due & (status != 0)).sum()):
-        if store.complete and store.decoding_version != DECODING_VERSION:
+        if store.decoding_version != DECODING_VERSION:
             say(f"{again} rows are not tried again: the others have decoding version {store.decoding_version}")
             return 0.0
         say(f"{again} rows failed in a way that may have passed: they are tried again")

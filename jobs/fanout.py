@@ -1,9 +1,9 @@
 """One place where work is fanned out: blocks -> Dask bag -> futures -> results as they come.
 
 Back-pressure: a few blocks per worker are under way, never the whole plan. Nothing waits without end: a run in which no
-block finishes for too long stops with a message. A worker that sees another model or other settings, or computes other
-numbers, gets no more blocks; those that it had go to others. Told to stop by SIGTERM, it hands out no more blocks, and
-waits a while for those that workers have.
+block finishes for too long stops with a message. A worker that sees another model or other settings, computes other
+numbers, can't write, or fails at everything in ways that nobody foresaw gets no more blocks; those that it had go to
+others. Told to stop by SIGTERM, it hands out no more blocks, and waits a while for those that workers have.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import dask.bag
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from emolib.errors import EmolibError, GoldenCheckError, SettingsError
+from emolib.errors import EmolibError
 from jobs.console import StalledError, say
 from jobs.workers import GONE, workers_of
 
@@ -92,10 +92,8 @@ def fan_out(
     ------
     StalledError
         If no block ended for ``stall_s`` seconds, or the scheduler is gone.
-    SettingsError, GoldenCheckError
-        If no worker is left that did not raise them, and none comes back: what the first one raised.
     EmolibError
-        What else the function raised: every worker would meet it. Blocks under way are cancelled.
+        If no worker is left that did not raise one, and none comes back: what the first one raised.
     KeyboardInterrupt
         If it was told to stop, and what was under way has ended, or too much time has passed.
     """
@@ -252,7 +250,9 @@ class _Crew:
         del self.under_way[future.key]
         try:
             return _outcome(future, block)
-        except (SettingsError, GoldenCheckError) as error:
+        except StalledError:
+            raise
+        except EmolibError as error:
             self._refuse(future, error)
             future.release()  # a block that is begun anew has the same key
             self._again.append(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import sys
 import time
@@ -41,6 +42,13 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 def sampled(cases: Iterable[Any], *, keep: Any) -> list[Any]:
     """Return cases for `parametrize`: `make test` runs one of them, `make test-all` all."""
     return [case if case == keep else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+def damages(data: bytes) -> list[bytes]:
+    """Return what a failing disk may make of a file: cut, emptied, or with a bit turned over, at places from a seed."""
+    places = random.Random(1).sample(range(len(data)), 30)
+    cut = [data[: len(data) * part // 4] for part in range(4)]
+    return cut + [data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :] for place in [*places, -22]]
 
 
 def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_S, poll_s: float = 0.005) -> None:

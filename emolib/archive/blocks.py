@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from emolib.archive.schemas import PROVENANCE, schema
 from emolib.archive.scoring import Begins, RecordingRows, score_recordings
 from emolib.archive.shadow import Shadow, folder_of
 from emolib.errors import Code, EmolibError, SettingsError
+from emolib.isolation import Verdict
 from emolib.learning.bundle import ModelBundle
 from emolib.storage import exists
 from emolib.stores import locked_out, no_room
@@ -28,6 +30,7 @@ def score_block(
     run_id: str,
     block: int,
     *,
+    verdicts: Mapping[str, Verdict] = MappingProxyType({}),
     alone: str | None = None,
     begins: Begins | None = None,
     listens_in: bool = True,
@@ -36,12 +39,14 @@ def score_block(
     """Score the recordings of one block of a stored run and write its parts, the `recordings` part last.
 
     May run twice, and at once: what the first attempt makes of it counts (see `emolib.archive.commits`). A block that
-    is committed is left as it is. A recording on which there is a verdict gets that for an outcome, unheard.
+    is committed is left as it is.
 
     Parameters
     ----------
     pred
         Folder or URL of the predictions.
+    verdicts
+        Recordings that get an outcome unheard, by ``recording_id``, beside those that the run has stored.
     alone
         Score only this recording of the block, and write nothing: to see whether it can be done.
     begins
@@ -66,7 +71,7 @@ def score_block(
     part = Part(planned[0].date, run_id, block)
     if exists(part.path(pred, "recordings")):
         return _committed(pred, part, started)
-    config, verdicts = run.config, run.verdicts(block)
+    config, verdicts = run.config, run.verdicts(block) | dict(verdicts)
     shadow = config.shadow
     if alone is not None:
         planned, verdicts = [each for each in planned if each.recording_id == alone], {}

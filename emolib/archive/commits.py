@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -29,6 +30,8 @@ from emolib.archive.shadow import tables_of_blocks
 from emolib.storage import AnyPath, below, create_bytes, exists, read_bytes, read_json, resolve, write_json
 
 _RECORDS = "commits"
+# What reading a damaged zip raises: its own error, and what its parts say of wrong numbers and of names.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
 
 class Commits:
@@ -105,6 +108,8 @@ class Commits:
     def settle(self, *, lock: Lock) -> int:
         """Publish what is decided, then remove what the dead left uncommitted or half written.
 
+        A record that a disk damaged decides nothing: its block is scored anew.
+
         Returns
         -------
         int
@@ -112,7 +117,10 @@ class Commits:
         """
         for record in self._records():
             lock.check()
-            self._publish(record)
+            try:
+                self._publish(record)
+            except _DAMAGED:
+                _remove(record)
         left = [*self._left_in_tables(), *(path for path in self._folder.rglob("*.partial") if is_litter(path))]
         for path in left:
             lock.check()
@@ -163,4 +171,7 @@ def _packed(parts: Mapping[str, bytes]) -> bytes:
 
 def _unpacked(data: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(data)) as record:
-        return {name: record.read(name) for name in record.namelist()}
+        parts = {name: record.read(name) for name in record.namelist()}
+    if not parts or not [*parts][-1].startswith("recordings/"):
+        raise zipfile.BadZipFile("it ends before the rows of the recordings")
+    return parts

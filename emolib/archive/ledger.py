@@ -61,6 +61,7 @@ _PLAN_REPEATS = ["date", "date_source", "direction", "agent", "queue", "site"]  
 _RUNS_TO_LEARN_FROM = 10
 _LASTING = ("model_id", "labels", "classes")  # of the scoring settings, what --rescore does not change
 _STAMP = "%Y%m%dT%H%M%S"
+_END_OF_TIME = datetime(9999, 1, 1)  # a run that follows has a later stamp
 _RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{4}")
 
 
@@ -228,8 +229,9 @@ class Run:
         return {name: Verdict(Code(each["code"]), each["message"]) for name, each in stored.items()}
 
     def judge(self, block: int, verdicts: Mapping[str, Verdict]) -> None:
-        """Store verdicts on recordings of a block, beside those that there are."""
-        known = self.verdicts(block) | dict(verdicts)
+        """Store verdicts on recordings of a block, beside those that there are; none on what was erased meanwhile."""
+        planned = {each.recording_id for each in self.planned(block)}
+        known = self.verdicts(block) | {name: verdict for name, verdict in verdicts.items() if name in planned}
         write_json(self._verdicts(block), {name: verdict._asdict() for name, verdict in sorted(known.items())})
 
     def blocks(self) -> pd.DataFrame:
@@ -421,7 +423,7 @@ def remove_unstarted(pred: AnyPath, *, lock: Lock) -> list[str]:
 
 def strays(pred: AnyPath) -> list[str]:
     """Return the names beside the runs that are no run's: nothing reads or removes what they name."""
-    return sorted(name for name in names_in(resolve(pred) / "_runs") if not _RUN_ID.fullmatch(name))
+    return sorted(name for name in names_in(resolve(pred) / "_runs") if not _is_run_id(name))
 
 
 def known(pred: AnyPath, *more: str) -> pd.DataFrame:
@@ -514,11 +516,20 @@ def _next_id(pred: AnyPath) -> str:
     return f"{now:{_STAMP}}-{secrets.token_hex(2)}"
 
 
+def _is_run_id(name: str) -> bool:
+    if not _RUN_ID.fullmatch(name):
+        return False
+    try:
+        return datetime.strptime(name.partition("-")[0], _STAMP) < _END_OF_TIME
+    except ValueError:  # there is no such day
+        return False
+
+
 def _run_folders(pred: AnyPath) -> list[tuple[str, bool]]:
     root = resolve(pred) / "_runs"
     if not root.exists():
         return []
     if not is_local(root):
         root.fs.invalidate_cache()
-    folders = (folder for folder in sorted(root.iterdir()) if _RUN_ID.fullmatch(folder.name) and folder.is_dir())
+    folders = (folder for folder in sorted(root.iterdir()) if _is_run_id(folder.name) and folder.is_dir())
     return [(folder.name, (folder / "plan.json").exists()) for folder in folders]

@@ -6,14 +6,15 @@ from emolib.archive.blocks import score_block
 from emolib.archive.ledger import Run
 from emolib.archive.outcomes import BlockResult
 from emolib.archive.plan import PlannedRecording
+from emolib.errors import Code
 from emolib.isolation import Attempt, Watch
 
 
 def score_watched(pred: str, run_id: str, block: int, *, attempt: Attempt, watch: Watch) -> BlockResult:
     """Score a block like `emolib.archive.blocks.score_block`: what `emolib.isolation.isolated` takes.
 
-    Verdicts are stored with the run, so that whoever continues it does not meet the recordings anew. What is optional
-    is a candidate that listens in.
+    Verdicts are stored with the run, so that whoever continues it does not meet the recordings anew; but not
+    `internal`, which may be the machine's fault. What is optional is a candidate that listens in.
 
     Raises
     ------
@@ -24,8 +25,8 @@ def score_watched(pred: str, run_id: str, block: int, *, attempt: Attempt, watch
     limits, listens_in = run.config.limits, attempt.extras and run.config.shadow is not None
     watch.end(extras=listens_in)
     watch.limit_memory(limits.recording_memory)
-    if attempt.verdicts:
-        run.judge(block, attempt.verdicts)
+    if lasting := {name: each for name, each in attempt.verdicts.items() if each.code is not Code.INTERNAL}:
+        run.judge(block, lasting)
 
     def begins(recording: PlannedRecording | None) -> None:
         if recording is None:
@@ -37,6 +38,7 @@ def score_watched(pred: str, run_id: str, block: int, *, attempt: Attempt, watch
         pred,
         run_id,
         block,
+        verdicts=attempt.verdicts,
         alone=attempt.alone,
         begins=begins,
         listens_in=attempt.extras,

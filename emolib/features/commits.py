@@ -13,6 +13,8 @@ and continued, may write over a row that was tried again, and `emolib verify` sa
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -20,6 +22,9 @@ from numpy.typing import NDArray
 
 from emolib.features.store import FeatureStore
 from emolib.storage import create_bytes, exists, read_bytes
+
+# What reading a damaged record raises.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError)
 
 
 def commit_shard(
@@ -50,10 +55,16 @@ def commit_shard(
         is_mine = create_bytes(record, packed.getvalue())
     if not is_mine:
         try:
-            with np.load(io.BytesIO(read_bytes(record)), allow_pickle=False) as decided:
-                features, valid_frames, status = (decided[name] for name in ("features", "valid_frames", "status"))
+            decided = read_bytes(record)
         except FileNotFoundError:  # another attempt has just written it
             return
+        try:
+            with np.load(io.BytesIO(decided), allow_pickle=False) as rows:
+                features, valid_frames, status = (rows[name] for name in ("features", "valid_frames", "status"))
+        except _DAMAGED:  # by a disk: it decides nothing, and whoever tries again does
+            if read_bytes(record) == decided:
+                record.unlink(missing_ok=True)
+            raise
     # Looked at when there is a record: who has written the shard did so before, or sees it.
     if np.array_equal(store.status(shard), begun):
         store.write_shard(shard, features, valid_frames, status, goes_on=lambda: exists(record))

@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,17 @@ from zarr.codecs import ZstdCodec
 from emolib.config import CLEAN, DECODING_VERSION, Profile, parse
 from emolib.errors import Code, SettingsError
 from emolib.features.windows import window_shape
-from emolib.storage import AnyPath, bucket_expected, is_local, names_in, new_folder, remove_folder, resolve, write_bytes
+from emolib.storage import (
+    AnyPath,
+    bucket_expected,
+    is_local,
+    names_in,
+    new_folder,
+    remove_folder,
+    resolve,
+    sync,
+    write_bytes,
+)
 from emolib.stores import is_the_stores
 
 # Only whoever plans or looks at a whole store needs pandas: its import takes a worker half a second.
@@ -357,7 +368,12 @@ class FeatureStore:
         for name, rows in (("features", features), ("valid_frames", valid_frames), ("status", status)):
             if not goes_on():
                 return
-            self._array(name)[start:stop] = np.asarray(rows, _DTYPES[name])
+            array = self._array(name)
+            array[start:stop] = np.asarray(rows, _DTYPES[name])
+            # Zarr leaves that to the system, which after a power cut may have the status and not the features.
+            with suppress(FileNotFoundError):  # it keeps no chunk of zeros
+                chunk = array.metadata.encode_chunk_key((shard, *[0] * (array.ndim - 1)))
+                sync(self.path / name / chunk, below=self.path)
 
     def reopen(self) -> None:
         """Mark a store as not complete: some of its rows are filled anew."""

@@ -350,28 +350,31 @@ class _Track(AbstractContextManager["_Track"]):
 
     def _stamped(self) -> Iterator[Stamped]:
         to_float = av.AudioResampler(format="flt")  # interleaved: PyAV crashes at more than eight planes
+        for stamp, frame in _joined(self._kept_frames()):
+            form, channels = frame.format, self.channels
+            planes = channels if form.is_planar else 1
+            if planes <= _MAX_PLANES and form.name.removesuffix("p") in _SAMPLES:
+                yield stamp, _samples(frame, planes, channels // planes)
+                continue
+            for part in to_float.resample(frame):
+                yield stamp, cast("NDArray[np.float32]", part.to_ndarray()).reshape(-1, channels)
+                stamp = None
+
+    def _kept_frames(self) -> Iterator[tuple[int | None, av.AudioFrame]]:
+        """Yield the frames of the kind that the track begins with, and the sample at which each begins."""
         channels, rate = self.channels, self.sampling_rate
         ticks = float(rate * (self._stream.time_base or 0))  # samples of a tick of the stamps
         origin = self._origin_s * rate
-        form, planes, kind_of = "", 1, None
         for frame in self._frames:
             if frame.sample_rate != rate or frame.layout.nb_channels != channels:
                 kind = f"{frame.layout.nb_channels} channel(s) at {frame.sample_rate} Hz"
                 self._other[kind] = self._other.get(kind, 0.0) + frame.samples / (frame.sample_rate or 1)
                 continue
+            # Stamps of AVI count packets, not samples: only the first says something.
+            pts = None if self.format == "avi" and self._kept else frame.pts
             self._kept += frame.samples
-            # Those of AVI count packets, not samples: only the first says something.
-            pts = None if self.format == "avi" and self._kept > frame.samples else frame.pts
             stamp = None if pts is None else round(pts * ticks - origin - self._headers_s * rate)
-            if form != frame.format.name:
-                form, planes = frame.format.name, channels if frame.format.is_planar else 1
-                kind_of = _SAMPLES.get(form.removesuffix("p")) if planes <= _MAX_PLANES else None
-            if kind_of is not None:
-                yield stamp, _samples(frame, planes, channels // planes, *kind_of)
-                continue
-            for part in to_float.resample(frame):
-                yield stamp, cast("NDArray[np.float32]", part.to_ndarray()).reshape(-1, channels)
-                stamp = None
+            yield stamp, frame
 
     def _sum_up(self) -> None:
         line, rate = self._line, self.sampling_rate
@@ -434,8 +437,57 @@ def _largest_frame(context: av.AudioCodecContext) -> int:
     return size or 64 + samples * context.channels * 4
 
 
-def _samples(frame: av.AudioFrame, planes: int, interleaved: int, dtype: Any, scale: float) -> NDArray[np.float32]:
+class _Run:
+    """Frames of one track, each of which begins where the one before it ends: handled as one.
+
+    A frame of an MP3 is so short that what Python does for each costs half of what decoding it does.
+    """
+
+    def __init__(self, begins: int | None, first: av.AudioFrame) -> None:
+        self.begins = begins
+        self._first, self._queue, self._is_queued = first, av.AudioFifo(), False
+        self._length = first.samples
+
+    def takes(self, frame: av.AudioFrame) -> bool:
+        """Return whether a frame that follows may be one of them."""
+        return self._length < _PIECE and frame.format.name == self._first.format.name
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Put a frame behind the others."""
+        for each in (frame,) if self._is_queued else (self._first, frame):
+            each.pts = None  # known already, and the queue has its own idea of it
+            self._queue.write(each)
+        self._is_queued, self._length = True, self._length + frame.samples
+
+    def whole(self) -> av.AudioFrame:
+        """Return all of them as one frame."""
+        return (self._queue.read() if self._is_queued else None) or self._first
+
+
+def _joined(
+    frames: Iterable[tuple[int | None, av.AudioFrame]],
+) -> Iterator[tuple[int | None, av.AudioFrame]]:
+    """Yield frames and their stamps; those that follow each other as one.
+
+    The first one behind a gap stays alone: whether its stamp is wrong shows in the stamp of the next.
+    """
+    run, ends, may_grow = None, None, False
+    for stamp, frame in frames:
+        follows = stamp is not None and stamp == ends
+        if run is not None and may_grow and follows and run.takes(frame):
+            run.add(frame)
+        else:
+            if run is not None:
+                yield run.begins, run.whole()
+            run, may_grow = _Run(stamp, frame), follows
+        ends = None if stamp is None else stamp + frame.samples
+    if run is not None:
+        yield run.begins, run.whole()
+
+
+def _samples(frame: av.AudioFrame, planes: int, interleaved: int) -> NDArray[np.float32]:
     """Return a frame as ``(sample, channel)``: what PyAV's to_ndarray does, in half the time."""
+    dtype, scale = _SAMPLES[frame.format.name.removesuffix("p")]
     count = frame.samples * interleaved
     samples = np.empty((planes * interleaved, frame.samples), np.float32)
     for number, plane in enumerate(frame.planes):
@@ -457,7 +509,7 @@ def _gathered(parts: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float
         waiting.append(part.T)  # each channel in one run, as they will be cut
         held += len(part)
         if held >= _PIECE:
-            yield np.concatenate(waiting, axis=1).T
+            yield (waiting[0] if len(waiting) == 1 else np.concatenate(waiting, axis=1)).T
             waiting, held = [], 0
     if waiting:
         yield np.concatenate(waiting, axis=1).T

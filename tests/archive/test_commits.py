@@ -17,7 +17,7 @@ from emolib.archive.verification import verify
 from emolib.errors import AudioError, Code
 from emolib.sound import audio
 from tests.archive.conftest import holding, voice, write_call
-from tests.conftest import sampled
+from tests.conftest import damages, sampled
 
 BLOCK, STREAM = 0, audio.stream
 # An attempt creates its record, then a part of windows, channels and recordings; then it removes the record.
@@ -132,6 +132,18 @@ def test_what_a_dead_attempt_decided_stands(run: Run, start: Any, finish: Any, s
     attempt(run)
     assert_one_of(run, finish, start)
     assert codes(run.pred)["2024-05-01/1.wav"] == ("ok" if step == 0 else "unreadable")
+
+
+def test_a_record_that_a_disk_damaged_decides_nothing(run: Run, start: Any, finish: Any) -> None:
+    with suppress(KeyboardInterrupt), before_step(2, dies):
+        attempt(run, hears=False)
+    (record,) = (Path(run.folder) / "commits").iterdir()
+    for damaged in damages(record.read_bytes()):
+        record.write_bytes(damaged)
+        holding(run.pred, run.commits.settle)
+        assert not record.exists()
+    attempt(run)
+    assert_one_of(run, finish, start)
 
 
 @pytest.mark.parametrize("step", sampled(STEPS, keep=2))

@@ -191,7 +191,8 @@ def test_a_run_that_died_before_its_plan_was_stored_is_removed(start: Any, pred:
 
 
 def test_what_is_no_run_is_left_and_named(start: Any, finish: Any, pred: Path) -> None:
-    for name in ("backup", "20260101T000000-0000.old", "20260101T000000-000g"):
+    no_days = ["20269999T000000-abcd", "99991231T235959-abcd"]
+    for name in ("backup", "20260101T000000-0000.old", "20260101T000000-000g", *no_days):
         (pred / "_runs" / name).mkdir(parents=True)
         (pred / "_runs" / name / "kept.txt").write_text("mine")
     (pred / "_runs" / "20260101T000000-0001").write_text("a file")
@@ -199,8 +200,8 @@ def test_what_is_no_run_is_left_and_named(start: Any, finish: Any, pred: Path) -
     before = len(runs(pred))
     finish(start(pred))
     assert holding(pred, remove_unstarted, pred) == []
-    assert strays(pred) == ["20260101T000000-0000.old", "20260101T000000-000g", "backup", "notes.txt"]
-    assert len(list((pred / "_runs").glob("*/kept.txt"))) == 3
+    assert strays(pred) == ["20260101T000000-0000.old", "20260101T000000-000g", *no_days, "backup", "notes.txt"]
+    assert len(list((pred / "_runs").glob("*/kept.txt"))) == 5
     assert len(runs(pred)) == before + 1
     assert verify(pred).problems == []
 

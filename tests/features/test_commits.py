@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from emolib.config import TELEPHONE
 from emolib.errors import AudioError, Code
 from emolib.features import commits
 from emolib.features.extraction import extract_shard, plan_windows, probe_clips
-from emolib.features.store import FeatureStore, verify
+from emolib.features.store import FeatureStore, verify, windows_path
 from emolib.sound import variants
-from tests.conftest import sampled
+from tests.conftest import damages, sampled
 from tests.features.test_extraction import utterances
 
 READ = variants.read
@@ -106,6 +108,34 @@ def test_one_attempt_dies_while_another_is_at_work(store: FeatureStore, case: tu
     with before_step(step, other):
         attempt(store)
     assert_of_one_attempt(store)
+
+
+def test_a_record_that_a_disk_damaged_decides_nothing(store: FeatureStore) -> None:
+    with suppress(KeyboardInterrupt), before_step(2, dies):
+        attempt(store, hears=False)
+    (record,) = (store.path / "commits").iterdir()
+    whole, place = record.read_bytes(), Path(store.path.path)
+    for number, damaged in enumerate(damages(whole)):
+        copy = shutil.copytree(place, place.with_name(f"{number}.zarr"))
+        shutil.copy(windows_path(place).path, windows_path(copy).path)
+        (copy / "commits" / record.name).write_bytes(damaged)
+        with suppress(Exception):  # whoever meets it; whoever tries again does not
+            attempt(FeatureStore.open(copy))
+        assert_of_one_attempt(FeatureStore.open(copy))
+
+
+def test_rows_are_on_the_disk_before_their_status(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut what is not may be gone, whatever order it was written in."""
+    synced, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(store.path.path))  # noqa: PTH115
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    attempt(store)
+    arrays = [place.parts[0] for place in synced if place.parts]
+    assert [name for name, _ in groupby(arrays)] == ["commits", "features", "valid_frames", "status"]
 
 
 @pytest.mark.parametrize("step", sampled(STEPS, keep=2))

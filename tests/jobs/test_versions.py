@@ -57,7 +57,12 @@ def test_an_unfinished_store_of_another_decoding_is_extracted_anew(
         assert run_emolib(*asked).exit_code == 0
     assert run_emolib(*asked).exit_code == 0  # a finished one stays good
     attributes = tmp_path / "S.zarr/zarr.json"
-    attributes.write_text(attributes.read_text().replace('"complete": true', '"complete": false'))
+    reopened = attributes.read_text().replace('"complete": true', '"complete": false')
+    attributes.write_text(reopened)
+    assert run_emolib(*asked).exit_code == 0  # nor is one that was killed when it tried rows again
+    assert feature_store.FeatureStore.open(tmp_path / "S.zarr").complete
+    attributes.write_text(reopened)
+    (tmp_path / "S.zarr/status/c/0").unlink()
     refused = run_emolib(*asked)
     assert refused.exit_code == 2
     assert "begun with decoding version 1, expected 2" in refused.summary["error"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from emolib.errors import Code
 from emolib.sound import audio
+from emolib.sound.ffmpeg import _joined
 from emolib.sound.timeline import Timeline
 from tests.sound.containers import Track, mux, noise, tone
 
@@ -266,3 +270,29 @@ def test_gaps_are_not_filled_beyond_a_day_in_all() -> None:
     length = sum(len(piece) for piece in line.pieces([(start, frame) for start in starts]))
     assert (line.gaps, line.unfilled) == (28, 11)
     assert length <= 24 * 3600 * 8000 + 40 * 800
+
+
+_STEPS = st.one_of(st.just(0), st.integers(-3, 3), st.sampled_from([None, 8000, -8000, -1000, 50_000]))
+
+
+@given(st.lists(st.tuples(_STEPS, st.sampled_from([1, 160, 400])), min_size=1, max_size=40))
+def test_frames_that_are_handled_as_one_lie_where_each_would(steps: list[tuple[int | None, int]]) -> None:
+    def stamped() -> Iterator[tuple[int | None, av.AudioFrame]]:
+        place, number = 0, 0
+        for step, length in steps:
+            frame = av.AudioFrame.from_ndarray(
+                np.arange(number, number + length, dtype=np.float32)[None], "flt", "mono"
+            )
+            frame.sample_rate = 8000
+            place, number = place + (step or 0), number + length
+            yield None if step is None else place, frame
+            place += length
+
+    def result(frames: Iterable[tuple[int | None, av.AudioFrame]]) -> tuple[Any, ...]:
+        line = Timeline(8000, 1)
+        samples = ((stamp, frame.to_ndarray().reshape(-1, 1)) for stamp, frame in frames)
+        pieces = list(line.pieces(samples))
+        facts = (line.gaps, line.gap_s, line.moved, line.moved_s, line.first_s)
+        return np.concatenate(pieces).tolist(), *facts
+
+    assert result(_joined(stamped())) == result(stamped())
