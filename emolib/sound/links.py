@@ -111,7 +111,7 @@ def link(source: OpenFile, start: int) -> tuple[OpenFile, Link]:
 
 
 def _may_hold_a_mark(data: bytes) -> bool:
-    """Return whether it is worth looking for a mark: nine times as fast as looking."""
+    """Return whether it is worth looking for a mark; to find that out takes a fraction of the time of looking."""
     found = np.frombuffer(data, np.uint8)
     first, second, third = found[:-2], found[1:-1], found[2:]
     return any(((first == sign[0]) & (second == sign[1]) & (third == sign[2])).any() for sign in _SIGNS)
